@@ -1,0 +1,129 @@
+//! `[train]`: Tree-GRPO and the optimizer.
+
+use serde::{Deserialize, Serialize};
+
+/// Where the trainer computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// CUDA where there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The first CUDA device.
+    Cuda,
+}
+
+/// Element type of forward and backward pass; masters and moments are always fp32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeDtype {
+    /// float32: faster than bf16 on a CPU without AMX.
+    Float32,
+    /// bfloat16.
+    Bfloat16,
+}
+
+/// How node values become advantages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdvantageForm {
+    /// As published: node value minus the mean terminal reward.
+    MeanOnly,
+    /// As published, divided by the standard deviation of the terminal rewards.
+    MeanStd,
+    /// Plain outcome advantages: every node takes its leaf's reward (GRPO, mean only).
+    Outcome,
+}
+
+/// The old policy of the ratio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OldLogprobs {
+    /// Computed by the trainer before the first mini-batch of a step.
+    Recompute,
+    /// The engine's own.
+    Engine,
+}
+
+/// Tree-GRPO and the optimizer. Defaults are the paper's (appendix A).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// Compute threads; 0 leaves libtorch's default.
+    pub threads: u32,
+    /// Element type of forward and backward pass.
+    pub dtype: ComputeDtype,
+    /// Problems per optimizer step.
+    pub minibatch_problems: u32,
+    /// Most packed tokens in one forward pass.
+    pub micro_batch_tokens: usize,
+    /// Rows of the vocabulary projection computed at once.
+    pub vocab_chunk_tokens: usize,
+    /// How node values become advantages.
+    pub advantage: AdvantageForm,
+    /// eps_q of the soft clip tanh(q / eps_q) * q_max; 0 or less: no clip.
+    pub q_temperature: f64,
+    /// q_max of the soft clip.
+    pub q_max: f64,
+    /// Tokens before the end of the response budget from which length is penalised; 0 is off.
+    pub overlong_buffer_tokens: u32,
+    /// Factor of the overlong penalty.
+    pub overlong_factor: f64,
+    /// Lower clip of the ratio.
+    pub clip_low: f64,
+    /// Upper clip of the ratio.
+    pub clip_high: f64,
+    /// Dual clip: bound of the ratio for negative advantages.
+    pub dual_clip: f64,
+    /// The old policy of the ratio.
+    pub old_logprobs: OldLogprobs,
+    /// Cap of the truncated importance weight trainer/engine; 0 is off.
+    pub importance_cap: f64,
+    /// Learning rate after warm-up.
+    pub learning_rate: f64,
+    /// Optimizer steps of linear warm-up.
+    pub warmup_steps: u32,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// beta1 of AdamW.
+    pub beta1: f64,
+    /// beta2 of AdamW.
+    pub beta2: f64,
+    /// epsilon of AdamW.
+    pub epsilon: f64,
+    /// Largest global norm of the gradient.
+    pub max_grad_norm: f64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        TrainConfig {
+            device: DeviceChoice::Auto,
+            threads: 0,
+            dtype: ComputeDtype::Bfloat16,
+            minibatch_problems: 32,
+            micro_batch_tokens: 18_432,
+            vocab_chunk_tokens: 1024,
+            advantage: AdvantageForm::MeanOnly,
+            q_temperature: 1.0,
+            q_max: 1.0,
+            overlong_buffer_tokens: 4096,
+            overlong_factor: 1.0,
+            clip_low: 0.2,
+            clip_high: 0.28,
+            dual_clip: 10.0,
+            old_logprobs: OldLogprobs::Recompute,
+            importance_cap: 2.0,
+            learning_rate: 1e-6,
+            warmup_steps: 10,
+            weight_decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            max_grad_norm: 1.0,
+        }
+    }
+}
