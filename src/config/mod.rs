@@ -11,7 +11,10 @@ pub mod train;
 pub use data::{DataConfig, PromptConfig, PromptKind};
 pub use inference::{InferenceConfig, LogprobsMode};
 pub use run::RunConfig;
-pub use search::{Backtrace, DepthBonus, Rules, SearchConfig};
+pub use search::{
+    Backtrace, DepthBonus, DynamicWidth, GammaRule, Rules, SearchConfig, SearchRules, TerminalsKept, TieBreak,
+    Unvisited, VisitRule,
+};
 pub use train::{AdvantageForm, ComputeDtype, DeviceChoice, OldLogprobs, TrainConfig};
 
 use serde::{Deserialize, Serialize};
