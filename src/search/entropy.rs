@@ -16,12 +16,15 @@ pub(super) struct LogprobSum {
 }
 
 impl LogprobSum {
-    /// This sequence continued by `logprobs`.
-    pub(super) fn plus(self, logprobs: &[f32]) -> LogprobSum {
-        logprobs.iter().filter(|logprob| logprob.is_finite()).fold(self, |total, &logprob| LogprobSum {
-            sum_nats: total.sum_nats + f64::from(logprob),
-            count: total.count + 1,
+    pub(super) fn of(logprobs: &[f32]) -> LogprobSum {
+        logprobs.iter().filter(|logprob| logprob.is_finite()).fold(LogprobSum::default(), |total, &logprob| {
+            LogprobSum { sum_nats: total.sum_nats + f64::from(logprob), count: total.count + 1 }
         })
+    }
+
+    /// This sequence continued by another.
+    pub(super) fn plus(self, other: LogprobSum) -> LogprobSum {
+        LogprobSum { sum_nats: self.sum_nats + other.sum_nats, count: self.count + other.count }
     }
 
     /// Mean -logprob; NaN of an empty sequence. Adding 0 turns -0 into 0.
@@ -47,7 +50,7 @@ pub(super) fn path_entropy_nats(arena: &Arena, leaf: u32, skipped: Option<TokenI
         }
         let Some(parent) = arena.parent(node) else { return f64::NAN };
         if kept > 0 {
-            return arena.body(parent).path_logprobs.plus(&body.logprobs[..kept]).entropy_nats();
+            return arena.body(parent).path_logprobs.plus(LogprobSum::of(&body.logprobs[..kept])).entropy_nats();
         }
         node = parent;
     }
@@ -59,11 +62,11 @@ mod tests {
 
     #[test]
     fn unusable_logprobs_are_left_out() {
-        let sum = LogprobSum::default().plus(&[-1.0, f32::NAN, -2.0, f32::NEG_INFINITY]);
+        let sum = LogprobSum::of(&[-1.0, f32::NAN, -2.0, f32::NEG_INFINITY]);
         assert_eq!(sum.entropy_nats(), 1.5);
-        assert_eq!(sum.plus(&[0.0]).entropy_nats(), 1.0);
-        assert!(LogprobSum::default().plus(&[f32::NAN]).entropy_nats().is_nan());
-        assert!(LogprobSum::default().plus(&[0.0, 0.0]).entropy_nats().is_sign_positive());
+        assert_eq!(sum.plus(LogprobSum::of(&[0.0])).entropy_nats(), 1.0);
+        assert!(LogprobSum::of(&[f32::NAN]).entropy_nats().is_nan());
+        assert!(LogprobSum::of(&[0.0, 0.0]).entropy_nats().is_sign_positive());
     }
 
     #[test]

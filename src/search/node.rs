@@ -164,11 +164,12 @@ impl Arena {
         let depth = above.depth + 1;
         let Continuation { tokens, logprobs, finish, weight_version } = continuation;
         let above = &self.bodies[parent as usize];
-        let path_logprobs = above.path_logprobs.plus(&logprobs);
+        let own_logprobs = LogprobSum::of(&logprobs);
+        let path_logprobs = above.path_logprobs.plus(own_logprobs);
         let path_tokens = above.path_tokens + tokens.len() as u64;
         self.stats.push(Stats {
             q_total: 0.0,
-            entropy_nats: LogprobSum::default().plus(&logprobs).entropy_nats(),
+            entropy_nats: own_logprobs.entropy_nats(),
             parent,
             first_child: 0,
             child_count: 0,
