@@ -5,7 +5,7 @@ use crate::types::Verdict;
 
 use super::entropy;
 use super::node::{Arena, Fate, Leaf};
-use super::terminal::{CORRECT_REWARD, INCORRECT_REWARD, is_incomplete};
+use super::terminal::{INCORRECT_REWARD, is_incomplete};
 
 /// gamma: the share of a leaf's reward that reaches a node at `depth` (eq. 3).
 pub(super) fn gamma(rule: GammaRule, gamma_min: f64, depth: u32, leaf_depth: u32) -> f64 {
@@ -78,8 +78,6 @@ fn class(rules: &SearchRules, leaf: &Leaf) -> u8 {
         _ => 2,
     }
 }
-
-const _: () = assert!(CORRECT_REWARD > 0.0 && INCORRECT_REWARD < 0.0);
 
 #[cfg(test)]
 mod tests {

@@ -252,12 +252,12 @@ impl<'a> NodeRef<'a> {
         known(self.stats().entropy_nats)
     }
 
-    /// Sampled tokens, [T]; empty of the root.
+    /// Sampled tokens, `[T]`; empty of the root.
     pub fn tokens(self) -> &'a [TokenId] {
         &self.body().tokens
     }
 
-    /// Logprobs of the tokens as the engine gave them, [T], in nats; NaN where missing.
+    /// Logprobs of the tokens as the engine gave them, `[T]`, in nats; NaN where missing.
     pub fn logprobs(self) -> &'a [f32] {
         &self.body().logprobs
     }

@@ -4,7 +4,7 @@ use crate::config::{SearchConfig, SearchRules};
 use crate::types::{Continuation, FinishReason, TokenId, Verdict};
 
 /// Reward of a correct answer (eq. 4).
-pub(super) const CORRECT_REWARD: f64 = 1.0;
+const CORRECT_REWARD: f64 = 1.0;
 /// Reward of a wrong one.
 pub(super) const INCORRECT_REWARD: f64 = -1.0;
 

@@ -39,3 +39,57 @@ pub(super) fn best_child(config: &SearchConfig, rules: &SearchRules, arena: &Are
     }
     best.map(|(child, exact, _)| (child, exact))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Rules;
+    use crate::types::{Continuation, FinishReason, WeightVersion};
+
+    /// A root visited `visits` times over children of these (visits, q_total, logprob).
+    fn family(visits: u32, children: &[(u32, f64, f32)]) -> Arena {
+        let mut arena = Arena::new();
+        arena.stats_mut(0).visits = visits;
+        for &(visits, q_total, logprob) in children {
+            let continuation = Continuation {
+                tokens: vec![1],
+                logprobs: vec![logprob],
+                finish: FinishReason::Length,
+                weight_version: WeightVersion::INITIAL,
+            };
+            let child = arena.push_child(0, continuation);
+            let stats = arena.stats_mut(child);
+            (stats.visits, stats.q_total) = (visits, q_total);
+        }
+        arena
+    }
+
+    fn best(config: &SearchConfig, arena: &Arena) -> Option<(u32, f64)> {
+        best_child(config, &config.resolve(), arena, 0)
+    }
+
+    #[test]
+    fn the_formula() {
+        let arena = family(10, &[(4, 2.0, -1.0), (5, -1.0, -1.0)]);
+        let expected = 0.5 + 2.0 * (10.0f64.ln() / 4.0).sqrt();
+        assert_eq!(best(&SearchConfig::default(), &arena), Some((1, expected)));
+        assert_eq!(best(&SearchConfig::default(), &family(10, &[])), None);
+    }
+
+    #[test]
+    fn an_unvisited_child_comes_first_or_explores_nothing() {
+        let arena = family(10, &[(4, 2.0, -1.0), (0, 0.0, -1.0)]);
+        assert_eq!(best(&SearchConfig::default(), &arena), Some((2, f64::INFINITY)));
+        let released = SearchConfig { rules: Rules::Released, ..SearchConfig::default() };
+        assert_eq!(best(&released, &arena).map(|(child, _)| child), Some(1));
+    }
+
+    #[test]
+    fn single_precision_makes_ties() {
+        let arena = family(0, &[(1, 0.5, -1.0), (1, 0.5 + 1e-12, -1.0)]);
+        for (uct_single_precision, chosen) in [(true, (1, 0.5)), (false, (2, 0.5 + 1e-12))] {
+            let config = SearchConfig { uct_single_precision: Some(uct_single_precision), ..SearchConfig::default() };
+            assert_eq!(best(&config, &arena), Some(chosen));
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The same search written down as plainly as possible: every selection scans the whole tree, nothing is kept between
+//! steps that could be computed again, and recursion follows the text. It shares no code with the real one but the
+//! configuration and the types of events.
+
+use orchestrator::config::{
+    Backtrace, DepthBonus, GammaRule, SearchConfig, TerminalsKept, TieBreak, Unvisited, VisitRule,
+};
+use orchestrator::search::{Event, SelectKind, Selection, StopReason};
+use orchestrator::types::{NodeId, TokenId, Verdict};
+
+use super::search_policy::{Chunk, END};
+
+struct Node {
+    tag: String,
+    parent: usize,
+    children: Vec<usize>,
+    depth: u32,
+    visits: u32,
+    total: f64,
+    chunk: Chunk,
+    /// Ended by the policy, as far as the rules notice.
+    ended: bool,
+    terminal: bool,
+    out: bool,
+}
+
+pub struct Naive<'a> {
+    config: &'a SearchConfig,
+    padding: TokenId,
+    nodes: Vec<Node>,
+    done: Vec<usize>,
+    generated_tokens: u64,
+    pub events: Vec<Event>,
+}
+
+fn mean_surprisal<'a>(tokens: impl Iterator<Item = &'a f32>) -> f64 {
+    let usable: Vec<f64> = tokens.filter(|logprob| logprob.is_finite()).map(|&logprob| f64::from(logprob)).collect();
+    -(usable.iter().sum::<f64>() / usable.len() as f64) + 0.0
+}
+
+fn unknown_last(entropy: f64) -> f64 {
+    if entropy.is_nan() { f64::INFINITY } else { entropy }
+}
+
+impl<'a> Naive<'a> {
+    pub fn new(config: &'a SearchConfig, padding: TokenId) -> Self {
+        let root = Node {
+            tag: "0".into(),
+            parent: 0,
+            children: Vec::new(),
+            depth: 0,
+            visits: 0,
+            total: 0.0,
+            chunk: Chunk { tokens: Vec::new(), logprobs: Vec::new(), verdict: Verdict::NoAnswer },
+            ended: false,
+            terminal: false,
+            out: false,
+        };
+        Naive { config, padding, nodes: vec![root], done: Vec::new(), generated_tokens: 0, events: Vec::new() }
+    }
+
+    /// Runs to the end.
+    pub fn run(&mut self, policy: impl Fn(&str) -> Chunk) -> StopReason {
+        let mut current = 0;
+        let mut expansions = 0;
+        loop {
+            while !self.nodes[current].children.is_empty() {
+                match self.round(current) {
+                    Ok(next) => current = next,
+                    Err(reason) => return reason,
+                }
+            }
+            let width = self.config.width_at(self.nodes[current].depth);
+            let most_tokens = u64::from(width * self.config.step_tokens);
+            if self.config.max_expansions > 0 && expansions == self.config.max_expansions {
+                return StopReason::ExpansionBudget;
+            }
+            if self.config.max_generated_tokens > 0
+                && self.generated_tokens + most_tokens > self.config.max_generated_tokens
+            {
+                return StopReason::TokenBudget;
+            }
+            expansions += 1;
+            let first_child = NodeId(self.nodes.len() as u32);
+            for index in 1..=width {
+                self.add(current, index, &policy);
+            }
+            self.events.push(Event::Expand { node: NodeId(current as u32), first_child, count: width });
+            match self.round(current) {
+                Ok(next) => current = next,
+                Err(reason) => return reason,
+            }
+        }
+    }
+
+    fn add(&mut self, parent: usize, index: u32, policy: &impl Fn(&str) -> Chunk) {
+        let tag = format!("{}.{index}", self.nodes[parent].tag);
+        let chunk = policy(&tag);
+        let rules = self.config.resolve();
+        let stopped = chunk.tokens.last() == Some(&END);
+        let ended = stopped && (rules.end_in_last_slot || chunk.tokens.len() < self.config.step_tokens as usize);
+        let depth = self.nodes[parent].depth + 1;
+        let terminal = ended || depth >= self.config.max_depth;
+        self.generated_tokens += chunk.tokens.len() as u64;
+        let out = terminal && chunk.verdict == Verdict::Error;
+        let id = self.nodes.len();
+        self.nodes[parent].children.push(id);
+        self.nodes.push(Node {
+            tag,
+            parent,
+            children: Vec::new(),
+            depth,
+            visits: 0,
+            total: 0.0,
+            chunk,
+            ended,
+            terminal,
+            out,
+        });
+    }
+
+    fn path(&self, node: usize) -> Vec<usize> {
+        let mut path = if node == 0 { Vec::new() } else { self.path(self.nodes[node].parent) };
+        path.push(node);
+        path
+    }
+
+    fn path_entropy(&self, leaf: usize) -> f64 {
+        let path = self.path(leaf);
+        let mut tokens: Vec<(TokenId, f32)> = path
+            .iter()
+            .flat_map(|&node| {
+                let chunk = &self.nodes[node].chunk;
+                chunk.tokens.iter().copied().zip(chunk.logprobs.iter().copied())
+            })
+            .collect();
+        if self.config.resolve().entropy_skips_padding {
+            while tokens.last().is_some_and(|token| token.0 == self.padding) {
+                tokens.pop();
+            }
+        }
+        mean_surprisal(tokens.iter().map(|token| &token.1))
+    }
+
+    fn own_entropy(&self, node: usize) -> f64 {
+        mean_surprisal(self.nodes[node].chunk.logprobs.iter())
+    }
+
+    fn is_incomplete(&self, leaf: usize) -> bool {
+        !self.nodes[leaf].ended && self.nodes[leaf].chunk.verdict == Verdict::NoAnswer
+    }
+
+    fn reward(&self, leaf: usize) -> f64 {
+        match self.nodes[leaf].chunk.verdict {
+            Verdict::Correct => 1.0,
+            _ if self.is_incomplete(leaf) => self.config.incomplete_reward,
+            _ => -1.0,
+        }
+    }
+
+    fn round(&mut self, current: usize) -> Result<usize, StopReason> {
+        let rules = self.config.resolve();
+        let children = self.nodes[current].children.clone();
+        let live: Vec<usize> = children.iter().copied().filter(|&child| !self.nodes[child].terminal).collect();
+        let waiting: Vec<usize> =
+            children.iter().copied().filter(|&child| self.nodes[child].terminal && !self.nodes[child].out).collect();
+        if rules.visits == VisitRule::Candidates && !live.is_empty() {
+            for &child in &live {
+                self.nodes[child].visits += 1;
+            }
+            self.events.push(Event::Visit { nodes: live.iter().map(|&child| NodeId(child as u32)).collect() });
+        }
+        for leaf in self.picked(&waiting) {
+            self.back_up(leaf);
+            if self.done.len() == self.config.trajectories as usize {
+                return Err(StopReason::Complete);
+            }
+        }
+        if !rules.late_terminals {
+            for &leaf in &waiting {
+                self.nodes[leaf].out = true;
+            }
+        }
+        let (kind, choice) = match (waiting.is_empty(), self.config.backtrace) {
+            (true, _) if !live.is_empty() => (SelectKind::UctChild, self.best_child(current)),
+            (true, _) => (SelectKind::Fallback, self.best_of_all(true)),
+            (false, Backtrace::Uct) => (SelectKind::UctRoot, self.best_child(0)),
+            (false, Backtrace::Global) => (SelectKind::Global, self.best_of_all(self.config.frontier_leaves_only)),
+        };
+        let Some((node, score)) = choice else {
+            self.events.push(Event::Exhausted);
+            return Err(StopReason::Exhausted);
+        };
+        self.events.push(Event::Select { node: NodeId(node as u32), selection: Selection { kind, score } });
+        Ok(node)
+    }
+
+    fn picked(&self, waiting: &[usize]) -> Vec<usize> {
+        let rules = self.config.resolve();
+        let correct = |leaf: usize| self.nodes[leaf].chunk.verdict == Verdict::Correct;
+        let second = |leaf: usize| {
+            if rules.incomplete_ranks_last { !self.is_incomplete(leaf) } else { self.reward(leaf) == -1.0 }
+        };
+        let mut tier: Vec<usize> = waiting.iter().copied().filter(|&leaf| correct(leaf)).collect();
+        let all_correct = !tier.is_empty() && rules.terminals_kept == TerminalsKept::AllCorrect;
+        if tier.is_empty() {
+            tier = waiting.iter().copied().filter(|&leaf| second(leaf)).collect();
+        }
+        if tier.is_empty() {
+            tier = waiting.to_vec();
+        }
+        // A stable sort keeps the child order on ties.
+        tier.sort_by(|&a, &b| unknown_last(self.path_entropy(a)).total_cmp(&unknown_last(self.path_entropy(b))));
+        tier.truncate(if all_correct { usize::MAX } else { 1 });
+        tier
+    }
+
+    fn back_up(&mut self, leaf: usize) {
+        let reward = self.reward(leaf);
+        let leaf_depth = f64::from(self.nodes[leaf].depth);
+        for node in self.path(leaf) {
+            let depth = f64::from(self.nodes[node].depth);
+            let share = match self.config.resolve().gamma {
+                GammaRule::Shifted => (depth + 1.0) / (leaf_depth + 1.0),
+                GammaRule::Plain => depth / leaf_depth,
+            };
+            let gained = share.max(self.config.gamma_min) * reward;
+            let node = &mut self.nodes[node];
+            node.visits += 1;
+            if reward < 0.0 && node.total <= 0.0 || reward > 0.0 && node.total >= 0.0 {
+                node.total += gained;
+            } else if reward > 0.0 {
+                node.total = gained;
+            }
+        }
+        self.nodes[leaf].out = true;
+        self.done.push(leaf);
+        let entropy_nats = self.path_entropy(leaf);
+        self.events.push(Event::Backup { leaf: NodeId(leaf as u32), reward, entropy_nats });
+    }
+
+    fn mean(&self, node: usize) -> f64 {
+        let node = &self.nodes[node];
+        if node.visits == 0 { 0.0 } else { node.total / f64::from(node.visits) }
+    }
+
+    fn best_child(&self, parent: usize) -> Option<(usize, f64)> {
+        let rules = self.config.resolve();
+        let above = f64::from(self.nodes[parent].visits);
+        let scored =
+            self.nodes[parent].children.iter().copied().filter(|&child| !self.nodes[child].terminal).map(|child| {
+                let visits = f64::from(self.nodes[child].visits);
+                let exploration = match rules.uct_unvisited {
+                    Unvisited::First if visits == 0.0 => f64::INFINITY,
+                    _ if visits == 0.0 || above == 0.0 => 0.0,
+                    _ => self.config.uct_lambda * (above.ln() / visits).sqrt(),
+                };
+                (child, self.mean(child) + exploration)
+            });
+        let key = |score: f64| if rules.uct_single_precision { f64::from(score as f32) } else { score };
+        self.first_best(scored.collect(), key, rules.uct_ties)
+    }
+
+    /// Depth-first pre-order below `node`.
+    fn preorder(&self, node: usize, out: &mut Vec<usize>) {
+        for &child in &self.nodes[node].children {
+            out.push(child);
+            self.preorder(child, out);
+        }
+    }
+
+    fn best_of_all(&self, leaves_only: bool) -> Option<(usize, f64)> {
+        let mut order = Vec::new();
+        self.preorder(0, &mut order);
+        order.retain(|&node| !self.nodes[node].terminal && (!leaves_only || self.nodes[node].children.is_empty()));
+        let scored = order.into_iter().map(|node| (node, self.frontier_score(node))).collect();
+        self.first_best(scored, |score| score, self.config.resolve().frontier_ties)
+    }
+
+    fn frontier_score(&self, node: usize) -> f64 {
+        let config = self.config;
+        let depth = f64::from(self.nodes[node].depth);
+        let mut quality = config.frontier_value_weight * self.mean(self.nodes[node].parent).tanh();
+        if config.frontier_self_value_weight > 0.0 {
+            quality += config.frontier_self_value_weight * self.mean(node).tanh();
+        }
+        let uncertainty = if !config.uncertainty_bonus || config.frontier_entropy_weight == 0.0 {
+            0.0
+        } else if self.own_entropy(node).is_nan() {
+            f64::NEG_INFINITY
+        } else {
+            config.frontier_entropy_weight * self.own_entropy(node)
+        };
+        let bonus = match config.depth_bonus {
+            DepthBonus::Constant => depth,
+            DepthBonus::Log => (depth + 1.0).ln(),
+            DepthBonus::Sqrt => (depth / f64::from(config.max_depth)).sqrt(),
+        };
+        quality + uncertainty + config.frontier_depth_weight * bonus
+    }
+
+    fn first_best(&self, scored: Vec<(usize, f64)>, key: impl Fn(f64) -> f64, ties: TieBreak) -> Option<(usize, f64)> {
+        let top = scored.iter().map(|&(_, score)| key(score)).fold(f64::NEG_INFINITY, f64::max);
+        let mut tied: Vec<(usize, f64)> = scored.into_iter().filter(|&(_, score)| key(score) == top).collect();
+        if ties == TieBreak::Confidence {
+            tied.sort_by(|a, b| unknown_last(self.own_entropy(a.0)).total_cmp(&unknown_last(self.own_entropy(b.0))));
+        }
+        tied.first().copied()
+    }
+}
