@@ -3,19 +3,28 @@
 //! Order: defaults, then the file, then `--set section.key=value`; nothing else. No default hides elsewhere.
 
 pub mod data;
+pub mod error;
 pub mod inference;
+pub mod keys;
+pub mod parse;
+pub mod render;
 pub mod run;
 pub mod search;
 pub mod train;
+pub mod validate;
 
 pub use data::{DataConfig, PromptConfig, PromptKind};
+pub use error::{ConfigError, ConfigErrors, Place};
 pub use inference::{InferenceConfig, LogprobsMode};
+pub use parse::parse;
+pub use render::{hash, render};
 pub use run::RunConfig;
 pub use search::{
     Backtrace, DepthBonus, DynamicWidth, GammaRule, Rules, SearchConfig, SearchRules, TerminalsKept, TieBreak,
     Unvisited, VisitRule,
 };
 pub use train::{AdvantageForm, ComputeDtype, DeviceChoice, OldLogprobs, TrainConfig};
+pub use validate::validate;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,1 +1,23 @@
-//! data
+//! Problems and how they are posed: files in, [`Problem`]s and [`Prompt`](crate::types::Prompt)s out.
+//!
+//! Invariant: a problem file is accepted whole or refused with its bad lines; nothing is dropped in silence. Absent on
+//! purpose: downloading, and any notion of steps, trees or rewards.
+
+pub mod draw;
+pub mod error;
+pub mod generate;
+pub mod jsonl;
+pub mod order;
+pub mod parquet;
+pub mod problem;
+pub mod prompt;
+pub mod template;
+pub mod tokenizer;
+
+pub use error::{BadRow, DataError};
+pub use generate::{GenerateSpec, ProblemKind, Share, Split, generate};
+pub use jsonl::{parse_jsonl, write_jsonl};
+pub use order::ProblemOrder;
+pub use problem::{Problem, load_problems};
+pub use prompt::{Posed, Prompter};
+pub use tokenizer::ModelTokenizer;

@@ -1,0 +1,149 @@
+//! TOML text and `--set` arguments to a [`Config`], pure.
+
+use serde::Deserialize;
+use toml::de::DeTable;
+
+use super::Config;
+use super::error::{ConfigError, ConfigErrors, Place};
+use super::keys::{known_keys, nearest_key, nearest_section};
+
+/// Reads a configuration: defaults, then `text`, then `sets` in their order.
+///
+/// `file` is only a name for messages. The rules between settings are [`validate`](super::validate()).
+///
+/// # Errors
+/// All unknown names and wrong values, with their places; for text that is not TOML, the first fault.
+pub fn parse(file: &str, text: &str, sets: &[String]) -> Result<Config, ConfigErrors> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut problems = Vec::new();
+    let mut settings = read_file(file, text, &mut problems)?;
+    for argument in sets {
+        match read_set(argument) {
+            Ok(setting) => settings.push(setting),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut merged = toml::Table::new();
+    for setting in settings {
+        let section = merged.entry(setting.section).or_insert_with(|| toml::Table::new().into());
+        if let toml::Value::Table(section) = section {
+            section.insert(setting.key, setting.value);
+        }
+    }
+    ConfigErrors::check(problems)?;
+    let config = Config::deserialize(merged);
+    config.map_err(|error| ConfigError::Unwritable { message: error.message().to_string() }.into())
+}
+
+/// One checked setting.
+struct Setting {
+    section: String,
+    key: String,
+    value: toml::Value,
+}
+
+/// The settings of the file; what is wrong with single ones goes to `problems`.
+fn read_file(file: &str, text: &str, problems: &mut Vec<ConfigError>) -> Result<Vec<Setting>, ConfigError> {
+    let place = |offset: usize| {
+        let before = &text[..text.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Place::File {
+            file: file.to_string(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    };
+    let syntax = |error: toml::de::Error| ConfigError::Syntax {
+        place: place(error.span().map_or(0, |span| span.start)),
+        message: error.message().to_string(),
+    };
+    let spans = DeTable::parse(text).map_err(syntax)?;
+    let values: toml::Table = toml::from_str(text).map_err(syntax)?;
+
+    let known = known_keys();
+    // Tables are sorted by name; people read files from the top.
+    let mut found = Vec::new();
+    for (section, content) in spans.get_ref() {
+        let at = section.span().start;
+        let section = section.get_ref().as_ref();
+        let Some(table) = content.get_ref().as_table() else {
+            let problem = match nearest_key("", section) {
+                _ if known.contains_key(section) => ConfigError::BadValue {
+                    place: place(at),
+                    key: section.to_string(),
+                    value: values.get(section).map(|value| value.to_string()).unwrap_or_default(),
+                    message: format!("it is a section, written `[{section}]`"),
+                },
+                nearest => ConfigError::UnknownKey { place: place(at), key: section.to_string(), nearest },
+            };
+            found.push((at, Err(problem)));
+            continue;
+        };
+        let Some(keys) = known.get(section) else {
+            let problem = ConfigError::UnknownSection {
+                place: place(at),
+                section: section.to_string(),
+                nearest: nearest_section(section),
+            };
+            found.push((at, Err(problem)));
+            continue;
+        };
+        for (key, _) in table {
+            let at = key.span().start;
+            let key = key.get_ref().as_ref();
+            let value = values.get(section).and_then(|table| table.get(key)).cloned();
+            let setting = check(place(at), section, key, keys, value.unwrap_or(toml::Value::Boolean(false)));
+            found.push((at, setting));
+        }
+    }
+    found.sort_by_key(|(at, _)| *at);
+    let mut settings = Vec::new();
+    for (_, setting) in found {
+        match setting {
+            Ok(setting) => settings.push(setting),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    Ok(settings)
+}
+
+/// One `section.key=value`: the value is TOML, or else the text itself.
+fn read_set(argument: &str) -> Result<Setting, ConfigError> {
+    let place = || Place::Argument(argument.to_string());
+    let malformed = || ConfigError::MalformedSet { place: place() };
+    let (name, text) = argument.split_once('=').ok_or_else(malformed)?;
+    let (section, key) = name.trim().split_once('.').ok_or_else(malformed)?;
+    let Some(keys) = known_keys().get(section).copied() else {
+        let nearest = nearest_section(section);
+        return Err(ConfigError::UnknownSection { place: place(), section: section.to_string(), nearest });
+    };
+    let as_text = toml::Value::String(text.to_string());
+    let Some(value) = toml_value(text) else { return check(place(), section, key, keys, as_text) };
+    // `run.name=7` and `run.dir=2026-01-01` are TOML, but a text is wanted.
+    check(place(), section, key, keys, value)
+        .or_else(|problem| check(place(), section, key, keys, as_text).map_err(|_| problem))
+}
+
+/// The text as exactly one TOML value.
+fn toml_value(text: &str) -> Option<toml::Value> {
+    let mut table: toml::Table = toml::from_str(&format!("value = {text}")).ok()?;
+    let value = table.remove("value")?;
+    table.is_empty().then_some(value)
+}
+
+/// Whether the key exists and the value fits it.
+fn check(place: Place, section: &str, key: &str, keys: &[&str], value: toml::Value) -> Result<Setting, ConfigError> {
+    let name = format!("{section}.{key}");
+    if !keys.contains(&key) {
+        return Err(ConfigError::UnknownKey { place, key: name, nearest: nearest_key(section, key) });
+    }
+    let one = |inner: toml::Value, name: &str| toml::Table::from_iter([(name.to_string(), inner)]);
+    let alone = one(one(value.clone(), key).into(), section);
+    match Config::deserialize(alone) {
+        Ok(_) => Ok(Setting { section: section.to_string(), key: key.to_string(), value }),
+        Err(error) => {
+            let message = error.message().to_string();
+            Err(ConfigError::BadValue { place, key: name, value: value.to_string(), message })
+        }
+    }
+}

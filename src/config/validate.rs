@@ -1,0 +1,251 @@
+//! Rules that a type cannot say: ranges, and what has to fit together. Every message names every key that takes part.
+
+use super::error::{ConfigError, ConfigErrors};
+use super::{Config, LogprobsMode};
+
+/// Checks all rules and reports all that are broken. Touches no file.
+///
+/// # Errors
+/// [`ConfigErrors`] with one [`ConfigError::Rule`] per broken rule.
+pub fn validate(config: &Config) -> Result<(), ConfigErrors> {
+    let mut rules = Rules { broken: Vec::new() };
+    run(config, &mut rules);
+    prompt(config, &mut rules);
+    search(config, &mut rules);
+    inference(config, &mut rules);
+    train(config, &mut rules);
+    budgets(config, &mut rules);
+    ConfigErrors::check(rules.broken)
+}
+
+struct Rules {
+    broken: Vec<ConfigError>,
+}
+
+impl Rules {
+    fn require(&mut self, holds: bool, keys: &'static [&'static str], message: impl FnOnce() -> String) {
+        if !holds {
+            self.broken.push(ConfigError::Rule { keys, message: message() });
+        }
+    }
+
+    fn at_least_one(&mut self, keys: &'static [&'static str], value: u64) {
+        self.require(value >= 1, keys, || format!("`{}` is {value}, must be at least 1", keys[0]));
+    }
+
+    fn not_empty(&mut self, keys: &'static [&'static str], path: &std::path::Path) {
+        self.require(!path.as_os_str().is_empty(), keys, || format!("`{}` is empty, a path is needed", keys[0]));
+    }
+
+    /// `holds` is false for NaN as long as it is written with comparisons.
+    fn number(&mut self, keys: &'static [&'static str], value: f64, holds: bool, range: &str) {
+        self.require(holds && value.is_finite(), keys, || format!("`{}` is {value}, must be {range}", keys[0]));
+    }
+}
+
+fn run(config: &Config, rules: &mut Rules) {
+    let run = &config.run;
+    rules.not_empty(&["run.model"], &run.model);
+    rules.not_empty(&["run.dir"], &run.dir);
+    rules.not_empty(&["data.problems"], &config.data.problems);
+    rules.at_least_one(&["run.steps"], run.steps.into());
+    rules.at_least_one(&["run.problems_per_step"], run.problems_per_step.into());
+    // SQLite's integers are signed.
+    rules.require(i64::try_from(run.seed).is_ok(), &["run.seed"], || {
+        format!("`run.seed` is {}, must be at most {}", run.seed, i64::MAX)
+    });
+    let tolerance = run.canary_tolerance_nats;
+    rules.number(&["run.canary_tolerance_nats"], tolerance, tolerance > 0.0, "above 0");
+    let limit = config.data.limit;
+    rules.require(
+        limit == 0 || limit >= run.problems_per_step as usize,
+        &["data.limit", "run.problems_per_step"],
+        || format!("`data.limit` is {limit}, fewer than `run.problems_per_step` = {}", run.problems_per_step),
+    );
+}
+
+fn prompt(config: &Config, rules: &mut Rules) {
+    let prompt = &config.prompt;
+    let places = prompt.format.matches("{problem}").count();
+    rules.require(places == 1, &["prompt.format"], || {
+        format!("`prompt.format` has `{{problem}}` {places} times, must have it once")
+    });
+    rules.require(prompt.stop.iter().all(|stop| !stop.is_empty()), &["prompt.stop"], || {
+        "`prompt.stop` has an empty text, which would end every answer at once".to_string()
+    });
+    rules.at_least_one(&["prompt.max_tokens"], prompt.max_tokens as u64);
+}
+
+fn search(config: &Config, rules: &mut Rules) {
+    let search = &config.search;
+    rules.at_least_one(&["search.width"], search.width.into());
+    rules.at_least_one(&["search.step_tokens"], search.step_tokens.into());
+    rules.at_least_one(&["search.max_depth"], search.max_depth.into());
+    rules.at_least_one(&["search.trajectories"], search.trajectories.into());
+    rules.number(&["search.uct_lambda"], search.uct_lambda, search.uct_lambda >= 0.0, "at least 0");
+    let gamma = search.gamma_min;
+    rules.number(&["search.gamma_min"], gamma, (0.0..=1.0).contains(&gamma), "between 0 and 1");
+    rules.number(&["search.frontier_value_weight"], search.frontier_value_weight, true, "finite");
+    rules.number(&["search.frontier_entropy_weight"], search.frontier_entropy_weight, true, "finite");
+    rules.number(&["search.frontier_depth_weight"], search.frontier_depth_weight, true, "finite");
+    rules.number(&["search.incomplete_reward"], search.incomplete_reward, true, "finite");
+    rules.number(&["search.temperature"], search.temperature, search.temperature > 0.0, "above 0");
+    let mass = search.top_p;
+    rules.number(&["search.top_p"], mass, mass > 0.0 && mass <= 1.0, "above 0 and at most 1");
+}
+
+fn inference(config: &Config, rules: &mut Rules) {
+    let inference = &config.inference;
+    let urls = &inference.urls;
+    rules.require(inference.launch || !urls.is_empty(), &["inference.launch", "inference.urls"], || {
+        "`inference.launch` is false and `inference.urls` is empty: there is no server".to_string()
+    });
+    rules.require(!inference.launch || urls.is_empty(), &["inference.launch", "inference.urls"], || {
+        format!("`inference.launch` is true, but `inference.urls` names {} running: use one of the two", urls.len())
+    });
+    for (index, url) in urls.iter().enumerate() {
+        if let Some(fault) = url_fault(url) {
+            rules.require(false, &["inference.urls"], || format!("`inference.urls` has `{url}`: {fault}"));
+        }
+        let same = |other: &String| other.trim_end_matches('/') == url.trim_end_matches('/');
+        rules.require(!urls[..index].iter().any(same), &["inference.urls"], || {
+            format!("`inference.urls` has `{url}` twice")
+        });
+    }
+    rules.require(inference.command.iter().all(|part| !part.is_empty()), &["inference.command"], || {
+        "`inference.command` has an empty part".to_string()
+    });
+    rules.at_least_one(&["inference.max_model_tokens"], inference.max_model_tokens as u64);
+    rules.at_least_one(&["inference.start_timeout_s"], inference.start_timeout_s);
+    rules.at_least_one(&["inference.request_timeout_s"], inference.request_timeout_s);
+    rules.at_least_one(&["inference.reload_timeout_s"], inference.reload_timeout_s);
+    let search = &config.search;
+    let untouched = search.temperature == 1.0 && search.top_p == 1.0 && search.top_k == 0;
+    rules.require(
+        !inference.launch || inference.logprobs_mode == LogprobsMode::Processed || untouched,
+        &["inference.logprobs_mode", "search.temperature", "search.top_p", "search.top_k"],
+        || {
+            format!(
+                "`inference.logprobs_mode` is `raw`, but `search.temperature` = {}, `search.top_p` = {}, `search.top_k` \
+                 = {} change what is sampled from: use `processed`",
+                search.temperature, search.top_p, search.top_k
+            )
+        },
+    );
+}
+
+fn train(config: &Config, rules: &mut Rules) {
+    let train = &config.train;
+    rules.at_least_one(&["train.minibatch_problems"], train.minibatch_problems.into());
+    rules.require(
+        train.minibatch_problems <= config.run.problems_per_step,
+        &["train.minibatch_problems", "run.problems_per_step"],
+        || {
+            format!(
+                "`train.minibatch_problems` is {}, more than `run.problems_per_step` = {}",
+                train.minibatch_problems, config.run.problems_per_step
+            )
+        },
+    );
+    rules.at_least_one(&["train.micro_batch_tokens"], train.micro_batch_tokens as u64);
+    rules.at_least_one(&["train.vocab_chunk_tokens"], train.vocab_chunk_tokens as u64);
+    rules.number(&["train.q_temperature"], train.q_temperature, true, "finite");
+    rules.number(&["train.q_max"], train.q_max, train.q_max > 0.0, "above 0");
+    rules.number(&["train.overlong_factor"], train.overlong_factor, train.overlong_factor >= 0.0, "at least 0");
+    let low = train.clip_low;
+    rules.number(&["train.clip_low"], low, low > 0.0 && low < 1.0, "between 0 and 1, both excluded");
+    rules.number(&["train.clip_high"], train.clip_high, train.clip_high > 0.0, "above 0");
+    rules.require(
+        train.dual_clip.is_finite() && train.dual_clip > 1.0 + train.clip_high,
+        &["train.dual_clip", "train.clip_high"],
+        || {
+            format!(
+                "`train.dual_clip` is {}, must be above 1 + `train.clip_high` = {}",
+                train.dual_clip,
+                1.0 + train.clip_high
+            )
+        },
+    );
+    let cap = train.importance_cap;
+    rules.number(&["train.importance_cap"], cap, cap == 0.0 || cap >= 1.0, "0 (off) or at least 1");
+    rules.number(&["train.learning_rate"], train.learning_rate, train.learning_rate >= 0.0, "at least 0");
+    rules.number(&["train.weight_decay"], train.weight_decay, train.weight_decay >= 0.0, "at least 0");
+    let below_one = "at least 0 and below 1";
+    rules.number(&["train.beta1"], train.beta1, (0.0..1.0).contains(&train.beta1), below_one);
+    rules.number(&["train.beta2"], train.beta2, (0.0..1.0).contains(&train.beta2), below_one);
+    rules.number(&["train.epsilon"], train.epsilon, train.epsilon > 0.0, "above 0");
+    rules.number(&["train.max_grad_norm"], train.max_grad_norm, train.max_grad_norm > 0.0, "above 0");
+}
+
+/// What has to fit into what, in tokens.
+fn budgets(config: &Config, rules: &mut Rules) {
+    let search = &config.search;
+    let response = u64::from(search.max_depth) * u64::from(search.step_tokens);
+    let prompt = config.prompt.max_tokens as u64;
+    let path = response.saturating_add(prompt);
+    let budget = || {
+        format!(
+            "`search.max_depth` x `search.step_tokens` = {} x {} = {response} response tokens",
+            search.max_depth, search.step_tokens
+        )
+    };
+    let context = config.inference.max_model_tokens as u64;
+    rules.require(
+        path <= context,
+        &["search.max_depth", "search.step_tokens", "inference.max_model_tokens", "prompt.max_tokens"],
+        || {
+            format!(
+                "{} do not fit: `inference.max_model_tokens` = {context} less `prompt.max_tokens` = {prompt} leaves {}",
+                budget(),
+                context.saturating_sub(prompt)
+            )
+        },
+    );
+    let micro_batch = config.train.micro_batch_tokens as u64;
+    rules.require(
+        path <= micro_batch,
+        &["search.max_depth", "search.step_tokens", "prompt.max_tokens", "train.micro_batch_tokens"],
+        || {
+            format!(
+                "{} and `prompt.max_tokens` = {prompt} exceed `train.micro_batch_tokens` = {micro_batch}: the longest \
+                 answer would not fit into one forward pass",
+                budget()
+            )
+        },
+    );
+    let buffer = u64::from(config.train.overlong_buffer_tokens);
+    rules.require(
+        buffer == 0 || buffer < response,
+        &["train.overlong_buffer_tokens", "search.max_depth", "search.step_tokens"],
+        || format!("`train.overlong_buffer_tokens` = {buffer} is not below {}; 0 turns it off", budget()),
+    );
+}
+
+/// What is wrong with a server's base URL.
+fn url_fault(url: &str) -> Option<&'static str> {
+    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+        return Some("must begin with `http://` or `https://`");
+    };
+    if url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Some("has white space");
+    }
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if path.contains(['?', '#']) || authority.contains(['?', '#', '@']) {
+        return Some("only scheme, host, port and path are allowed");
+    }
+    if path.trim_end_matches('/').rsplit('/').next() == Some("v1") {
+        return Some("leave out `/v1`, the base of the server is wanted");
+    }
+    // The colons of an IPv6 address stand inside brackets.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    if host.is_empty() {
+        return Some("has no host");
+    }
+    match port.map(str::parse::<u16>) {
+        Some(Err(_) | Ok(0)) => Some("the port must be a number from 1 to 65535"),
+        _ => None,
+    }
+}

@@ -1,0 +1,459 @@
+//! Configuration: what is accepted, every message, and the files in `configs/`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::path::PathBuf;
+
+use orchestrator::config::{self, Config, ConfigError, Place};
+use orchestrator::error::{FailureClass, Hint};
+use proptest::prelude::*;
+
+fn repository(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn parse(text: &str) -> Result<Config, config::ConfigErrors> {
+    config::parse("run.toml", text, &[])
+}
+
+fn with_sets(sets: &[&str]) -> Result<Config, config::ConfigErrors> {
+    config::parse("run.toml", "", &sets.iter().map(|set| set.to_string()).collect::<Vec<_>>())
+}
+
+/// The smallest configuration that passes every rule.
+fn valid() -> Config {
+    parse("[run]\nmodel = \"m\"\ndir = \"d\"\n[data]\nproblems = \"p\"\n[inference]\nlaunch = true\n").unwrap()
+}
+
+#[test]
+fn every_file_in_configs_loads_and_is_valid() {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(repository("configs")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let config = config::parse(&name, &text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
+        config::validate(&config).unwrap_or_else(|errors| panic!("{name}: {errors}"));
+        names.push(name);
+    }
+    for needed in ["paper.toml", "quickstart.toml"] {
+        assert!(names.iter().any(|name| name == needed), "{needed} is missing");
+    }
+}
+
+/// Every figure of the paper's appendix A and of the released `round0.sh`. The list is written out here a second time
+/// on purpose: neither the file nor a default may drift.
+#[test]
+fn paper_toml_has_the_papers_figures() {
+    let text = std::fs::read_to_string(repository("configs/paper.toml")).unwrap();
+    let written: toml::Table = toml::from_str(&text).unwrap();
+    let resolved: toml::Table = toml::from_str(&config::render(&parse(&text).unwrap()).unwrap()).unwrap();
+    let figures: Vec<(&str, toml::Value)> = vec![
+        ("run.steps", 100.into()),
+        ("run.problems_per_step", 256.into()),
+        ("run.keep_every", 5.into()),
+        ("prompt.kind", "chat".into()),
+        ("prompt.format", "{problem} Let's think step by step and output the final answer within \\boxed{}.".into()),
+        ("prompt.max_tokens", 2048.into()),
+        ("search.step_tokens", 256.into()),
+        ("search.max_depth", 64.into()),
+        ("search.width", 8.into()),
+        ("search.trajectories", 8.into()),
+        ("search.uct_lambda", 2.0.into()),
+        ("search.gamma_min", 0.1.into()),
+        ("search.frontier_value_weight", 0.4.into()),
+        ("search.frontier_entropy_weight", 0.4.into()),
+        ("search.uncertainty_bonus", false.into()),
+        ("search.frontier_depth_weight", 0.01.into()),
+        ("search.depth_bonus", "sqrt".into()),
+        ("search.backtrace", "global".into()),
+        ("search.incomplete_reward", (-1.0).into()),
+        ("search.temperature", 1.0.into()),
+        ("search.top_p", 1.0.into()),
+        ("search.top_k", 0.into()),
+        ("inference.dtype", "bfloat16".into()),
+        ("inference.max_model_tokens", 18_432.into()),
+        ("train.dtype", "bfloat16".into()),
+        ("train.minibatch_problems", 32.into()),
+        ("train.micro_batch_tokens", 18_432.into()),
+        ("train.advantage", "mean_only".into()),
+        ("train.q_temperature", 1.0.into()),
+        ("train.q_max", 1.0.into()),
+        ("train.overlong_buffer_tokens", 4096.into()),
+        ("train.overlong_factor", 1.0.into()),
+        ("train.clip_low", 0.2.into()),
+        ("train.clip_high", 0.28.into()),
+        ("train.dual_clip", 10.0.into()),
+        ("train.old_logprobs", "recompute".into()),
+        ("train.importance_cap", 0.0.into()),
+        ("train.learning_rate", 1e-6.into()),
+        ("train.warmup_steps", 10.into()),
+        ("train.weight_decay", 0.1.into()),
+        ("train.max_grad_norm", 1.0.into()),
+    ];
+    for (name, expected) in figures {
+        let (section, key) = name.split_once('.').unwrap();
+        assert_eq!(written[section].get(key), Some(&expected), "{name} as written");
+        assert_eq!(resolved[section].get(key), Some(&expected), "{name} as resolved");
+    }
+}
+
+#[test]
+fn paper_toml_explains_every_line() {
+    let text = std::fs::read_to_string(repository("configs/paper.toml")).unwrap();
+    let mut previous = "";
+    for line in text.lines() {
+        let setting =
+            line.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_alphanumeric() || c == '_'));
+        let explained = previous.starts_with('#') || line.contains('#') || line.starts_with("name");
+        assert!(!setting || explained, "no place given: {line}");
+        previous = line;
+    }
+}
+
+#[test]
+fn the_order_is_defaults_file_arguments() {
+    assert_eq!(parse("").unwrap(), Config::default());
+    let text = "[search]\nwidth = 4\nstep_tokens = 16\n";
+    let sets = ["search.width=2".to_string(), "search.width=3".to_string()];
+    let config = config::parse("run.toml", text, &sets).unwrap();
+    assert_eq!((config.search.width, config.search.step_tokens), (3, 16));
+    assert_eq!(config.search.max_depth, Config::default().search.max_depth);
+}
+
+#[test]
+fn an_argument_is_toml_or_else_text() {
+    let config = with_sets(&[
+        "run.name=7",
+        "run.dir=2026-01-01",
+        "run.model=models/a b=c",
+        "prompt.stop=[\"\\n\", \"Q:\"]",
+        "train.learning_rate=0",
+        "train.clip_low=1e-1",
+        "search.rules=released",
+        "search.backtrace=\"uct\"",
+        "inference.launch=true",
+    ])
+    .unwrap();
+    assert_eq!(config.run.name, "7");
+    assert_eq!(config.run.dir, PathBuf::from("2026-01-01"));
+    assert_eq!(config.run.model, PathBuf::from("models/a b=c"));
+    assert_eq!(config.prompt.stop, ["\n", "Q:"]);
+    assert_eq!((config.train.learning_rate, config.train.clip_low), (0.0, 0.1));
+    assert_eq!(config.search.rules, config::Rules::Released);
+    assert_eq!(config.search.backtrace, config::Backtrace::Uct);
+    assert!(config.inference.launch);
+}
+
+#[track_caller]
+fn check_message(result: Result<Config, config::ConfigErrors>, expected: &str) {
+    let errors = result.unwrap_err();
+    assert_eq!(errors.to_string(), expected);
+    assert_eq!(errors.class(), FailureClass::User);
+}
+
+#[test]
+fn messages_of_wrong_files() {
+    check_message(
+        parse("[search]\nwidth = 4\n  widht = 8\n"),
+        "`run.toml` line 3 column 3: unknown key `search.widht`, did you mean `search.width`?",
+    );
+    // The same key of another section is nearer than a similar one of this section.
+    check_message(
+        parse("[run]\nlearning_rate = 1\n"),
+        "`run.toml` line 2 column 1: unknown key `run.learning_rate`, did you mean `train.learning_rate`?",
+    );
+    // A name from the published code.
+    check_message(
+        parse("[search]\nexpansion_width = 8\n"),
+        "`run.toml` line 2 column 1: unknown key `search.expansion_width`, did you mean `search.width`?",
+    );
+    check_message(parse("[search]\nqwertz = 8\n"), "`run.toml` line 2 column 1: unknown key `search.qwertz`");
+    check_message(
+        parse("[serch]\n"),
+        "`run.toml` line 1 column 2: unknown section `[serch]`, did you mean `[search]`?",
+    );
+    check_message(
+        parse("width = 8\n"),
+        "`run.toml` line 1 column 1: unknown key `width`, did you mean `search.width`?",
+    );
+    check_message(
+        parse("search = 8\n"),
+        "`run.toml` line 1 column 1: `search` cannot be `8`: it is a section, written `[search]`",
+    );
+    check_message(
+        parse("[search]\nwidth = \"eight\"\n"),
+        "`run.toml` line 2 column 1: `search.width` cannot be `\"eight\"`: invalid type: string \"eight\", expected u32",
+    );
+    check_message(
+        parse("# é\n[search]\nwidth = -1\n"),
+        "`run.toml` line 3 column 1: `search.width` cannot be `-1`: invalid value: integer `-1`, expected u32",
+    );
+    check_message(
+        parse("[search]\nrules = \"papers\"\n"),
+        "`run.toml` line 2 column 1: `search.rules` cannot be `\"papers\"`: unknown variant `papers`, expected \
+         `released` or `paper`",
+    );
+    check_message(parse("[search]\nwidth = 8\nwidth = 9\n"), "`run.toml` line 3 column 1: duplicate key");
+}
+
+#[test]
+fn not_toml_names_the_line() {
+    let errors = parse("[search]\nwidth = \n").unwrap_err();
+    let [ConfigError::Syntax { place, .. }] = errors.problems.as_slice() else { panic!("{errors}") };
+    assert!(matches!(place, Place::File { line: 2, .. }), "{errors}");
+}
+
+#[test]
+fn all_problems_are_found_at_once() {
+    let sets = ["search.widht=3".to_string(), "nonsense".to_string()];
+    let errors = config::parse("run.toml", "[search]\nwidth = true\n[runn]\na = 1\n", &sets).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "the configuration has 4 problems\n  \
+         `run.toml` line 2 column 1: `search.width` cannot be `true`: invalid type: boolean `true`, expected u32\n  \
+         `run.toml` line 3 column 2: unknown section `[runn]`, did you mean `[run]`?\n  \
+         `--set search.widht=3`: unknown key `search.widht`, did you mean `search.width`?\n  \
+         `--set nonsense`: expected `section.key=value`"
+    );
+}
+
+#[test]
+fn messages_of_wrong_arguments() {
+    check_message(with_sets(&["width=3"]), "`--set width=3`: expected `section.key=value`");
+    check_message(
+        with_sets(&["serch.width=3"]),
+        "`--set serch.width=3`: unknown section `[serch]`, did you mean `[search]`?",
+    );
+    check_message(
+        with_sets(&["search.width=wide"]),
+        "`--set search.width=wide`: `search.width` cannot be `\"wide\"`: invalid type: string \"wide\", expected u32",
+    );
+    // A value cannot smuggle in a second setting.
+    assert!(with_sets(&["search.width=1\n[run]\nseed = 2"]).is_err());
+}
+
+#[test]
+fn dry_run_text_is_stable_and_hashed() {
+    let text = config::render(&valid()).unwrap();
+    assert_eq!(config::hash(&text), config::hash(&config::render(&valid()).unwrap()));
+    assert_eq!(config::hash("").len(), 64);
+    let mut other = valid();
+    other.search.width += 1;
+    assert_ne!(config::hash(&text), config::hash(&config::render(&other).unwrap()));
+}
+
+/// What one change to a valid configuration must be refused with: keys, and the message.
+#[track_caller]
+fn check_rule(sets: &[&str], keys: &[&str], message: &str) {
+    let mut all = vec!["run.model=m", "run.dir=d", "data.problems=p", "inference.launch=true"];
+    all.extend(sets);
+    let errors = config::validate(&with_sets(&all).unwrap()).unwrap_err();
+    let [ConfigError::Rule { keys: found, message: text }] = errors.problems.as_slice() else { panic!("{errors}") };
+    assert_eq!((*found, text.as_str()), (keys, message));
+    for key in keys {
+        assert!(text.contains(key), "{text} does not name {key}");
+    }
+}
+
+#[test]
+fn rules_between_settings() {
+    config::validate(&valid()).unwrap();
+    check_rule(
+        &["search.step_tokens=512", "train.micro_batch_tokens=40000"],
+        &["search.max_depth", "search.step_tokens", "inference.max_model_tokens", "prompt.max_tokens"],
+        "`search.max_depth` x `search.step_tokens` = 64 x 512 = 32768 response tokens do not fit: \
+         `inference.max_model_tokens` = 18432 less `prompt.max_tokens` = 2048 leaves 16384",
+    );
+    check_rule(
+        &["train.micro_batch_tokens=18431"],
+        &["search.max_depth", "search.step_tokens", "prompt.max_tokens", "train.micro_batch_tokens"],
+        "`search.max_depth` x `search.step_tokens` = 64 x 256 = 16384 response tokens and `prompt.max_tokens` = 2048 \
+         exceed `train.micro_batch_tokens` = 18431: the longest answer would not fit into one forward pass",
+    );
+    check_rule(
+        &["train.overlong_buffer_tokens=16384"],
+        &["train.overlong_buffer_tokens", "search.max_depth", "search.step_tokens"],
+        "`train.overlong_buffer_tokens` = 16384 is not below `search.max_depth` x `search.step_tokens` = 64 x 256 = \
+         16384 response tokens; 0 turns it off",
+    );
+    check_rule(
+        &["run.problems_per_step=31"],
+        &["train.minibatch_problems", "run.problems_per_step"],
+        "`train.minibatch_problems` is 32, more than `run.problems_per_step` = 31",
+    );
+    check_rule(
+        &["data.limit=10"],
+        &["data.limit", "run.problems_per_step"],
+        "`data.limit` is 10, fewer than `run.problems_per_step` = 256",
+    );
+    check_rule(
+        &["inference.launch=false"],
+        &["inference.launch", "inference.urls"],
+        "`inference.launch` is false and `inference.urls` is empty: there is no server",
+    );
+    check_rule(
+        &["inference.urls=[\"http://h:1\"]"],
+        &["inference.launch", "inference.urls"],
+        "`inference.launch` is true, but `inference.urls` names 1 running: use one of the two",
+    );
+    check_rule(
+        &["inference.logprobs_mode=raw", "search.temperature=0.5"],
+        &["inference.logprobs_mode", "search.temperature", "search.top_p", "search.top_k"],
+        "`inference.logprobs_mode` is `raw`, but `search.temperature` = 0.5, `search.top_p` = 1, `search.top_k` = 0 \
+         change what is sampled from: use `processed`",
+    );
+    check_rule(
+        &["train.dual_clip=1.2"],
+        &["train.dual_clip", "train.clip_high"],
+        "`train.dual_clip` is 1.2, must be above 1 + `train.clip_high` = 1.28",
+    );
+}
+
+#[test]
+fn rules_of_single_settings() {
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("run.model=", &["run.model"], "`run.model` is empty, a path is needed"),
+        ("run.steps=0", &["run.steps"], "`run.steps` is 0, must be at least 1"),
+        (
+            "run.canary_tolerance_nats=nan",
+            &["run.canary_tolerance_nats"],
+            "`run.canary_tolerance_nats` is NaN, must be above 0",
+        ),
+        ("prompt.format=no place", &["prompt.format"], "`prompt.format` has `{problem}` 0 times, must have it once"),
+        (
+            "prompt.format={problem}{problem}",
+            &["prompt.format"],
+            "`prompt.format` has `{problem}` 2 times, must have it once",
+        ),
+        (
+            "prompt.stop=[\"\"]",
+            &["prompt.stop"],
+            "`prompt.stop` has an empty text, which would end every answer at once",
+        ),
+        ("search.top_p=0", &["search.top_p"], "`search.top_p` is 0, must be above 0 and at most 1"),
+        ("search.top_p=1.01", &["search.top_p"], "`search.top_p` is 1.01, must be above 0 and at most 1"),
+        ("search.temperature=0", &["search.temperature"], "`search.temperature` is 0, must be above 0"),
+        ("search.temperature=inf", &["search.temperature"], "`search.temperature` is inf, must be above 0"),
+        ("search.gamma_min=1.5", &["search.gamma_min"], "`search.gamma_min` is 1.5, must be between 0 and 1"),
+        (
+            "train.learning_rate=-1e-6",
+            &["train.learning_rate"],
+            "`train.learning_rate` is -0.000001, must be at least 0",
+        ),
+        ("train.learning_rate=nan", &["train.learning_rate"], "`train.learning_rate` is NaN, must be at least 0"),
+        ("train.clip_low=1", &["train.clip_low"], "`train.clip_low` is 1, must be between 0 and 1, both excluded"),
+        ("train.beta2=1", &["train.beta2"], "`train.beta2` is 1, must be at least 0 and below 1"),
+        (
+            "train.importance_cap=0.5",
+            &["train.importance_cap"],
+            "`train.importance_cap` is 0.5, must be 0 (off) or at least 1",
+        ),
+        ("train.max_grad_norm=0", &["train.max_grad_norm"], "`train.max_grad_norm` is 0, must be above 0"),
+    ];
+    for (set, keys, message) in cases {
+        check_rule(&[set], keys, message);
+    }
+    config::validate(
+        &with_sets(&["run.model=m", "run.dir=d", "data.problems=p", "inference.launch=true", "train.learning_rate=0"])
+            .unwrap(),
+    )
+    .unwrap();
+}
+
+#[test]
+fn server_urls() {
+    let check = |url: &str| {
+        let mut config = valid();
+        config.inference.launch = false;
+        config.inference.urls = vec![url.to_string()];
+        config::validate(&config).map_err(|errors| errors.to_string())
+    };
+    for good in ["http://127.0.0.1:8000", "https://host", "http://host/base/", "http://[::1]:8000", "http://[::1]"] {
+        assert_eq!(check(good), Ok(()), "{good}");
+    }
+    for (bad, fault) in [
+        ("127.0.0.1:8000", "must begin with `http://` or `https://`"),
+        ("http://:8000", "has no host"),
+        ("http://", "has no host"),
+        ("http://host:port", "the port must be a number from 1 to 65535"),
+        ("http://host:70000", "the port must be a number from 1 to 65535"),
+        ("http://a b", "has white space"),
+        ("http://host/v1", "leave out `/v1`, the base of the server is wanted"),
+        ("http://host:8000/v1/", "leave out `/v1`, the base of the server is wanted"),
+        ("http://host?x=1", "only scheme, host, port and path are allowed"),
+    ] {
+        assert_eq!(check(bad), Err(format!("`inference.urls` has `{bad}`: {fault}")));
+    }
+    let mut config = valid();
+    config.inference.launch = false;
+    config.inference.urls = vec!["http://h:1".into(), "http://h:1/".into()];
+    assert_eq!(config::validate(&config).unwrap_err().to_string(), "`inference.urls` has `http://h:1/` twice");
+}
+
+#[test]
+fn every_broken_rule_is_reported() {
+    let errors = config::validate(&Config::default()).unwrap_err();
+    let keys: Vec<&str> = errors
+        .problems
+        .iter()
+        .map(|problem| match problem {
+            ConfigError::Rule { keys, .. } => keys[0],
+            other => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(keys, ["run.model", "data.problems", "inference.launch"]);
+}
+
+#[test]
+fn a_seed_beyond_signed_integers_is_refused_in_words() {
+    let mut config = valid();
+    config.run.seed = u64::MAX;
+    assert!(config::validate(&config).unwrap_err().to_string().starts_with("`run.seed` is 18446744073709551615"));
+}
+
+/// The default configuration with values of the same TOML type drawn at random wherever the field accepts them.
+fn any_config() -> impl Strategy<Value = Config> {
+    let draw = (any::<i64>(), -1e9..1e9f64, any::<bool>(), "\\PC{0,12}", any::<u8>());
+    proptest::collection::vec(draw, 96).prop_map(|draws| {
+        let mut config = Config::default();
+        let mut draws = draws.into_iter().cycle();
+        for (section, keys) in config::keys::known_keys() {
+            for key in keys {
+                let (integer, float, flag, text, small) = draws.next().unwrap();
+                let candidates: [toml::Value; 7] = [
+                    integer.into(),
+                    i64::from(small).into(),
+                    float.into(),
+                    flag.into(),
+                    toml::Value::Array(vec![text.clone().into(), "\n\"'\\".into()]),
+                    text.into(),
+                    "paper".into(),
+                ];
+                let base: toml::Table = toml::from_str(&config::render(&config).unwrap()).unwrap();
+                let accepted = candidates.into_iter().find_map(|value| {
+                    let mut table = base.clone();
+                    table.get_mut(section)?.as_table_mut()?.insert(key.to_string(), value);
+                    table.try_into::<Config>().ok()
+                });
+                config = accepted.unwrap_or(config);
+            }
+        }
+        config
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn parse_of_render_is_the_same_configuration(config in any_config()) {
+        let text = config::render(&config).unwrap();
+        prop_assert_eq!(parse(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn no_text_breaks_the_parser(text in "\\PC{0,60}", set in "\\PC{0,30}") {
+        let _ = config::parse("run.toml", &text, &[set]);
+        let _ = config::parse("run.toml", &format!("[search]\n{text}\n[run]\n"), &[]);
+    }
+}
