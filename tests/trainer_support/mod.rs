@@ -64,7 +64,8 @@ pub fn below(rng: &mut ChaCha8Rng, low: usize, high: usize) -> usize {
 /// A random tree with shared nodes, mixed verdicts and values, and engine logprobs that are all different.
 pub fn random_group(seed: u64, vocab: u32, prompt_tokens: usize, node_tokens: (usize, usize)) -> TrajectoryGroup {
     let mut rng = stream(seed, Purpose::Search, &[]);
-    let mut tokens = |n: usize| -> Vec<TokenId> { (0..n).map(|_| (rng.next_u64() % u64::from(vocab)) as u32).collect() };
+    let mut tokens =
+        |n: usize| -> Vec<TokenId> { (0..n).map(|_| (rng.next_u64() % u64::from(vocab)) as u32).collect() };
     let prompt = tokens(prompt_tokens);
     let mut shape = stream(seed, Purpose::Sampling, &[]);
     // Parents of nodes: two below the prompt, then a tree with branches and leaves at different depths.
