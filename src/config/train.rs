@@ -24,11 +24,15 @@ pub enum ComputeDtype {
     Bfloat16,
 }
 
-/// How node values become advantages.
+/// How node values become advantages. The formulas are in `trainer/advantage.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdvantageForm {
-    /// As published: node value minus the mean terminal reward.
+    /// Node value with the baseline scaled by the same magnitude, so that an advantage has the sign of the value: no
+    /// correct path is pushed down, and a confident mistake is pushed down even where its whole tree failed.
+    Signed,
+    /// As published: node value minus the mean terminal reward. Pushes early tokens up in a tree where everything
+    /// failed, and down where everything succeeded.
     MeanOnly,
     /// As published, divided by the standard deviation of the terminal rewards.
     MeanStd,
@@ -52,7 +56,7 @@ pub enum OldLogprobs {
 pub struct TrainConfig {
     /// Where to compute.
     pub device: DeviceChoice,
-    /// Compute threads; 0 leaves libtorch's default.
+    /// Compute threads of the trainer; 0 leaves libtorch's default.
     pub threads: u32,
     /// Element type of forward and backward pass.
     pub dtype: ComputeDtype,
@@ -62,6 +66,9 @@ pub struct TrainConfig {
     pub micro_batch_tokens: usize,
     /// Rows of the vocabulary projection computed at once.
     pub vocab_chunk_tokens: usize,
+    /// Keep only each block's input and compute the block again in the backward pass: about a third more time, about a
+    /// third of the memory. Does not change results.
+    pub checkpoint_activations: bool,
     /// How node values become advantages.
     pub advantage: AdvantageForm,
     /// eps_q of the soft clip tanh(q / eps_q) * q_max; 0 or less: no clip.
@@ -84,9 +91,9 @@ pub struct TrainConfig {
     pub importance_cap: f64,
     /// Learning rate after warm-up.
     pub learning_rate: f64,
-    /// Optimizer steps of linear warm-up.
+    /// Optimizer steps of linear warm-up: update k (from 1) uses learning_rate * min(1, k / warmup_steps).
     pub warmup_steps: u32,
-    /// Decoupled weight decay.
+    /// Decoupled weight decay, on every parameter.
     pub weight_decay: f64,
     /// beta1 of AdamW.
     pub beta1: f64,
@@ -94,7 +101,7 @@ pub struct TrainConfig {
     pub beta2: f64,
     /// epsilon of AdamW.
     pub epsilon: f64,
-    /// Largest global norm of the gradient.
+    /// Largest global norm of the gradient; 0 is off.
     pub max_grad_norm: f64,
 }
 
@@ -107,7 +114,8 @@ impl Default for TrainConfig {
             minibatch_problems: 32,
             micro_batch_tokens: 18_432,
             vocab_chunk_tokens: 1024,
-            advantage: AdvantageForm::MeanOnly,
+            checkpoint_activations: true,
+            advantage: AdvantageForm::Signed,
             q_temperature: 1.0,
             q_max: 1.0,
             overlong_buffer_tokens: 4096,

@@ -1,1 +1,136 @@
-//! trainer
+//! The trainer: trajectory groups in, weight updates out. The only part that knows tch.
+//!
+//! [`Trainer`] is an async handle; one OS thread behind it owns model and optimizer (`thread.rs`). The path of a step:
+//! `advantage.rs` weighs nodes, `pack.rs` lays out the forest, `learner.rs` runs it through `model/`, `logprob.rs` and
+//! `loss.rs`, `optim.rs` updates the fp32 masters, `export.rs` writes a version.
+//!
+//! Invariants: one command at a time, in order; weights change only inside `update` and `load_checkpoint`; what is
+//! visible on disk is complete. Absent on purpose: generation, scheduling, the decision what to train on.
+
+pub mod advantage;
+pub mod checkpoint;
+pub mod device;
+pub mod error;
+pub mod export;
+pub mod learner;
+pub mod logprob;
+pub mod loss;
+pub mod model;
+pub mod optim;
+pub mod pack;
+pub mod params;
+pub mod report;
+pub mod tensor_file;
+pub mod thread;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use error::TrainerError;
+pub use learner::{Learner, TrainerSpec};
+pub use model::{Family, ModelSpec, init_model};
+pub use report::{Mismatch, PhaseTimes, SkipReason, StepReport, UpdateReport};
+
+use crate::types::{TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
+use thread::{Command, Reply};
+
+/// Handle of the trainer thread. Dropping it stops the thread between two micro-batches and waits for it.
+pub struct Trainer {
+    commands: Option<mpsc::Sender<Command>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Trainer {
+    /// Starts the thread and loads the model.
+    ///
+    /// # Errors
+    /// Settings that make no sense, no CUDA where it is demanded, a model that is not supported or not whole.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the thread once the model is loaded.
+    pub async fn spawn(spec: TrainerSpec) -> Result<Trainer, TrainerError> {
+        let started = thread::start(spec).await?;
+        Ok(Trainer { commands: Some(started.commands), stop: started.stop, thread: Some(started.thread) })
+    }
+
+    /// One training step: advantages, old logprobs, one optimizer step per `minibatch_problems` groups with signal.
+    ///
+    /// # Errors
+    /// [`TrainerError::Group`] (nothing was changed), or a failure of libtorch (the trainer has stopped).
+    ///
+    /// # Cancel safety
+    /// The step runs on; its report is lost.
+    pub async fn update(&self, groups: Vec<TrajectoryGroup>) -> Result<StepReport, TrainerError> {
+        self.ask(|reply| Command::Update(groups, reply)).await
+    }
+
+    /// Logprobs of `tokens[1..]` given what precedes each, [T - 1], in nats, with logits divided by `temperature`.
+    ///
+    /// # Errors
+    /// A temperature that is not positive, a token outside the vocabulary.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
+    pub async fn score(&self, tokens: Vec<TokenId>, temperature: f64) -> Result<Vec<f32>, TrainerError> {
+        self.ask(|reply| Command::Score(tokens, temperature, reply)).await
+    }
+
+    /// Writes the weights to `dir` in the Hugging Face layout, with `manifest.json`; visible only when complete.
+    ///
+    /// # Errors
+    /// A failure to write; nothing is visible under `dir` then.
+    ///
+    /// # Cancel safety
+    /// The export runs on.
+    pub async fn export(&self, dir: &Path, version: WeightVersion) -> Result<WeightManifest, TrainerError> {
+        let dir = dir.to_path_buf();
+        self.ask(|reply| Command::Export(dir, version, reply)).await
+    }
+
+    /// Writes masters, moments and update counter to `file`, for a later [`Trainer::load_checkpoint`].
+    ///
+    /// # Errors
+    /// A failure to write; `file` is as it was then.
+    ///
+    /// # Cancel safety
+    /// The save runs on.
+    pub async fn save_checkpoint(&self, file: &Path) -> Result<(), TrainerError> {
+        let file = file.to_path_buf();
+        self.ask(|reply| Command::Save(file, reply)).await
+    }
+
+    /// Goes on from a checkpoint of the same model.
+    ///
+    /// # Errors
+    /// A missing or malformed file, or one of another model; nothing is changed then.
+    ///
+    /// # Cancel safety
+    /// The load runs on.
+    pub async fn load_checkpoint(&self, file: &Path) -> Result<(), TrainerError> {
+        let file = file.to_path_buf();
+        self.ask(|reply| Command::Load(file, reply)).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, TrainerError> {
+        let (reply, answer) = oneshot::channel();
+        let commands = self.commands.as_ref().ok_or(TrainerError::Stopped)?;
+        commands.send(command(reply)).await.map_err(|_| TrainerError::Stopped)?;
+        answer.await.unwrap_or(Err(TrainerError::Stopped))
+    }
+}
+
+impl Drop for Trainer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            // The thread reports panics as errors and has no other way to fail.
+            let _ = thread.join();
+        }
+    }
+}

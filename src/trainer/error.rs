@@ -1,0 +1,154 @@
+//! What can go wrong in the trainer.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{FailureClass, Hint};
+use crate::types::ProblemId;
+
+/// Failure of a trainer call.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainerError {
+    /// A file could not be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of the model is not what it should be.
+    #[error("`{}` is malformed: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The model is well-formed and of a kind that is not implemented.
+    #[error("`{}` describes a model that is not supported: {reason}", path.display())]
+    Unsupported {
+        /// Its config.json.
+        path: PathBuf,
+        /// The setting and its value.
+        reason: String,
+    },
+    /// A tensor is missing, truncated, or of the wrong shape or type.
+    #[error("tensor `{tensor}` in `{}`: {reason}", path.display())]
+    Tensor {
+        /// The safetensors file, or the folder where no file holds the tensor.
+        path: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A group of trajectories breaks its own rules.
+    #[error("the group of problem {problem} cannot be trained on: {reason}")]
+    Group {
+        /// The problem.
+        problem: ProblemId,
+        /// The rule that does not hold.
+        reason: String,
+    },
+    /// A setting makes no sense to the trainer.
+    #[error("`{key}` = `{value}` is not possible: {reason}")]
+    Setting {
+        /// Key in the configuration.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// `device = "cuda"` on a machine without a usable GPU.
+    #[error("`train.device` is `cuda`, and libtorch sees no CUDA device")]
+    NoCuda,
+    /// libtorch refused an operation.
+    #[error("libtorch failed in {operation}: {message}")]
+    Torch {
+        /// What was being done.
+        operation: &'static str,
+        /// First line of its message.
+        message: String,
+    },
+    /// The trainer thread panicked, which is how libtorch reports most failures; its state is in doubt and it ended.
+    #[error("the trainer failed in {operation} and has stopped: {message}")]
+    Panicked {
+        /// What was being done.
+        operation: &'static str,
+        /// First line of the panic message.
+        message: String,
+    },
+    /// The trainer thread is gone, or was told to stop before the work was done.
+    #[error("the trainer has stopped")]
+    Stopped,
+}
+
+impl TrainerError {
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> TrainerError + use<'_> {
+        move |source| TrainerError::Read { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> TrainerError + use<'_> {
+        move |source| TrainerError::Write { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> TrainerError {
+        TrainerError::Malformed { path: path.to_path_buf(), reason: reason.into() }
+    }
+
+    pub(crate) fn tensor(path: &Path, tensor: &str, reason: impl Into<String>) -> TrainerError {
+        TrainerError::Tensor { path: path.to_path_buf(), tensor: tensor.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn torch(operation: &'static str) -> impl FnOnce(tch::TchError) -> TrainerError {
+        move |error| TrainerError::Torch { operation, message: first_line(&error.to_string()) }
+    }
+}
+
+/// libtorch appends some 25 lines of C++ trace to a message of one line.
+pub(crate) fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+impl Hint for TrainerError {
+    fn class(&self) -> FailureClass {
+        match self {
+            TrainerError::Malformed { .. }
+            | TrainerError::Unsupported { .. }
+            | TrainerError::Tensor { .. }
+            | TrainerError::Setting { .. }
+            | TrainerError::NoCuda => FailureClass::User,
+            TrainerError::Read { .. } | TrainerError::Write { .. } | TrainerError::Torch { .. } => {
+                FailureClass::Environment
+            }
+            TrainerError::Group { .. } | TrainerError::Panicked { .. } | TrainerError::Stopped => FailureClass::Bug,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            TrainerError::Tensor { .. } | TrainerError::Malformed { .. } => {
+                Some("the copy of the model may be incomplete; fetch or convert it again".into())
+            }
+            TrainerError::Unsupported { .. } => {
+                Some("supported are Llama, Qwen2 and Qwen3 decoders with full attention, not quantized".into())
+            }
+            TrainerError::NoCuda => Some("set `train.device` to `cpu` or `auto`, or check the NVIDIA driver".into()),
+            TrainerError::Panicked { message, .. } if message.contains("out of memory") => {
+                Some("lower `train.micro_batch_tokens` or set `train.checkpoint_activations`".into())
+            }
+            _ => None,
+        }
+    }
+}

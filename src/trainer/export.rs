@@ -1,0 +1,135 @@
+//! A version of the policy on disk, in the Hugging Face layout, visible only when complete.
+//!
+//! Everything is written and fsynced in a folder beside the target, which then takes its name by a rename. Tensors
+//! keep the element type of the file the model came from, so version 0 has the bytes of the original: bf16 to fp32
+//! and back is exact.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, json};
+use sha2::{Digest, Sha256};
+
+use super::error::TrainerError;
+use super::params::Parameters;
+use super::tensor_file::{self, Entry, dtype_name};
+use crate::types::{WeightManifest, WeightTensor, WeightVersion};
+
+/// The weights' file name.
+const WEIGHTS: &str = "model.safetensors";
+/// The manifest's file name.
+const MANIFEST: &str = "manifest.json";
+
+/// Writes `parameters` and copies of the other files in `source` (configuration, tokenizer, chat template) to `dir`.
+/// A folder that is already there, from an export that was not recorded, is replaced.
+///
+/// # Errors
+/// A failure to read the source or to write; nothing is visible under `dir` then.
+pub fn export(
+    parameters: &Parameters,
+    source: &Path,
+    dir: &Path,
+    version: WeightVersion,
+) -> Result<WeightManifest, TrainerError> {
+    let dir = std::path::absolute(dir).map_err(TrainerError::write(dir))?;
+    let partial = tensor_file::temporary(&dir);
+    let result = fill(parameters, source, &partial, &dir, version).and_then(|manifest| {
+        reveal(&partial, &dir)?;
+        Ok(manifest)
+    });
+    if result.is_err() {
+        // The export failed with a better reason than a failure to clean up.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    result
+}
+
+fn fill(
+    parameters: &Parameters,
+    source: &Path,
+    partial: &Path,
+    dir: &Path,
+    version: WeightVersion,
+) -> Result<WeightManifest, TrainerError> {
+    remove(partial)?;
+    fs::create_dir_all(partial).map_err(TrainerError::write(partial))?;
+    copy_companions(source, partial)?;
+    let entries: Vec<Entry<'_>> =
+        parameters.iter().map(|p| Entry { name: p.name.clone(), tensor: &p.master, kind: p.source_kind }).collect();
+    let metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
+    let written = tensor_file::write(&partial.join(WEIGHTS), &entries, metadata)?;
+    let tensors: BTreeMap<String, WeightTensor> = entries
+        .iter()
+        .zip(&written.crc32)
+        .map(|(entry, &crc32)| {
+            let shape = entry.tensor.size().iter().map(|&n| n as u64).collect();
+            (entry.name.clone(), WeightTensor { dtype: dtype_name(entry.kind).to_owned(), shape, crc32 })
+        })
+        .collect();
+    let digest = digest(&tensors);
+    let file = dir.join(WEIGHTS);
+    let manifest = WeightManifest { version, dir: dir.to_path_buf(), file, bytes: written.bytes, tensors, digest };
+    let path = partial.join(MANIFEST);
+    let text = serde_json::to_string_pretty(&manifest)
+        .map_err(|error| TrainerError::Write { path: path.clone(), source: error.into() })?;
+    write_synced(&path, text.as_bytes())?;
+    tensor_file::sync_dir(partial)?;
+    Ok(manifest)
+}
+
+/// SHA-256 over `name \0 crc32 (8 lower-case hex digits) \n` in name order, lower-case hex.
+pub fn digest(tensors: &BTreeMap<String, WeightTensor>) -> String {
+    let mut hash = Sha256::new();
+    for (name, tensor) in tensors {
+        hash.update(name.as_bytes());
+        hash.update([0]);
+        hash.update(format!("{:08x}\n", tensor.crc32));
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Small text files and tokenizer models beside the weights.
+fn copy_companions(source: &Path, target: &Path) -> Result<(), TrainerError> {
+    for entry in fs::read_dir(source).map_err(TrainerError::read(source))? {
+        let path = entry.map_err(TrainerError::read(source))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let is_companion = matches!(extension, "json" | "jinja" | "txt" | "model" | "tiktoken");
+        if !is_companion || name == MANIFEST || name.ends_with(".index.json") || !path.is_file() {
+            continue;
+        }
+        let content = fs::read(&path).map_err(TrainerError::read(&path))?;
+        write_synced(&target.join(name), &content)?;
+    }
+    Ok(())
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> Result<(), TrainerError> {
+    use std::io::Write;
+    let mut file = fs::File::create(path).map_err(TrainerError::write(path))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(TrainerError::write(path))
+}
+
+fn reveal(partial: &Path, dir: &Path) -> Result<(), TrainerError> {
+    let mut old: Option<PathBuf> = None;
+    if dir.exists() {
+        // A folder cannot be renamed onto one that is not empty.
+        let mut name = partial.file_name().unwrap_or_default().to_os_string();
+        name.push("-old");
+        let aside = dir.with_file_name(name);
+        remove(&aside)?;
+        fs::rename(dir, &aside).map_err(TrainerError::write(dir))?;
+        old = Some(aside);
+    }
+    fs::rename(partial, dir).map_err(TrainerError::write(dir))?;
+    tensor_file::sync_dir(dir.parent().unwrap_or(Path::new("/")))?;
+    old.map_or(Ok(()), |aside| remove(&aside))
+}
+
+fn remove(dir: &Path) -> Result<(), TrainerError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(TrainerError::write(dir)(error)),
+        _ => Ok(()),
+    }
+}

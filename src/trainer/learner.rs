@@ -1,0 +1,444 @@
+//! The trainer without its thread: model, optimizer and one training step, synchronous.
+//!
+//! Invariants: the loss denominator of a mini-batch is fixed before its first micro-batch; a mini-batch whose gradient
+//! is not finite changes nothing; old logprobs are those of the weights at the start of the step.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tch::{Kind, Tensor};
+
+use super::advantage::{self, AdvantageSettings, Overlong};
+use super::error::TrainerError;
+use super::logprob::{Head, Scored};
+use super::loss::{Objective, TokenInputs};
+use super::model::{Context, Decoder, ModelConfig, Weights};
+use super::optim::{AdamSettings, AdamW};
+use super::pack::{self, PackedBatch, WeighedGroup};
+use super::params::Parameters;
+use super::report::{Mismatch, StepReport, UpdateReport};
+use crate::config::{OldLogprobs, TrainConfig};
+use crate::types::{TokenId, TrajectoryGroup};
+
+/// What the trainer needs to know beside its own section of the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainerSpec {
+    /// `[train]`.
+    pub config: TrainConfig,
+    /// The model, in the Hugging Face layout.
+    pub model_dir: PathBuf,
+    /// Temperature at which the trajectories are sampled: logits are divided by it.
+    pub temperature: f64,
+    /// Largest number of sampled tokens of a trajectory, for the overlong penalty.
+    pub response_budget_tokens: u32,
+}
+
+/// Model, optimizer and settings.
+pub struct Learner {
+    spec: TrainerSpec,
+    /// Shape of the model.
+    pub model: ModelConfig,
+    /// Its parameters.
+    pub parameters: Parameters,
+    /// Moments and counter.
+    pub optimizer: AdamW,
+    decoder: Decoder,
+    projection: Tensor,
+    stop: Arc<AtomicBool>,
+}
+
+/// Sums over the micro-batches of one mini-batch.
+#[derive(Clone, Debug, Default)]
+pub struct PassSums {
+    /// Loss.
+    pub loss: f64,
+    /// (trajectory, token) pairs whose clip was active.
+    pub clipped_pairs: u64,
+    /// Pairs bounded by the dual clip.
+    pub dual_clipped_pairs: u64,
+    /// Sum of the ratio over distinct tokens.
+    pub ratio: f64,
+    /// Distinct tokens.
+    pub tokens: usize,
+}
+
+/// What the trainer and the engine think of the sampled tokens at the start of a step.
+#[derive(Default)]
+struct Start {
+    neg_logprob: f64,
+    tokens: usize,
+    differences: Vec<f64>,
+    missing: usize,
+}
+
+/// The micro-batches of one optimizer step.
+struct MiniBatch {
+    batches: Vec<PackedBatch>,
+    pairs: usize,
+}
+
+impl Learner {
+    /// Loads the model. Sets the thread count of the calling thread first, so call it on the thread that will work.
+    ///
+    /// # Errors
+    /// Settings that make no sense, no CUDA where it is demanded, a model that is not supported or not whole.
+    pub fn load(spec: TrainerSpec) -> Result<Learner, TrainerError> {
+        check(&spec)?;
+        if spec.config.threads > 0 {
+            tch::set_num_threads(i32::try_from(spec.config.threads).unwrap_or(i32::MAX));
+        }
+        let device = super::device::pick(spec.config.device)?;
+        let model = ModelConfig::read(&spec.model_dir)?;
+        let parameters = Parameters::load(&spec.model_dir, &model, spec.config.dtype, device)?;
+        let optimizer = AdamW::new(AdamSettings::from(&spec.config), &parameters);
+        let work = parameters.work();
+        let decoder = Decoder::new(&model, &Weights(&work));
+        let projection = work[model.projection()].shallow_clone();
+        Ok(Learner { spec, model, parameters, optimizer, decoder, projection, stop: Arc::default() })
+    }
+
+    /// Set to end a step early: checked between micro-batches.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// What the learner was made from.
+    pub fn spec(&self) -> &TrainerSpec {
+        &self.spec
+    }
+
+    /// One training step on `groups`.
+    ///
+    /// # Errors
+    /// A group that breaks its own rules (nothing is changed then); [`TrainerError::Stopped`].
+    pub fn update(&mut self, groups: &[TrajectoryGroup]) -> Result<StepReport, TrainerError> {
+        let mut report = StepReport::default();
+        let begin = Instant::now();
+        let mini_batches = self.prepare(groups, &mut report)?;
+        report.time.pack = begin.elapsed();
+
+        // The first mini-batch meets the old weights anyway; the others need their logprobs before those change.
+        let begin = Instant::now();
+        let recompute = self.spec.config.old_logprobs == OldLogprobs::Recompute;
+        let mut old: Vec<Option<Vec<Vec<f32>>>> = Vec::with_capacity(mini_batches.len());
+        for (index, mini_batch) in mini_batches.iter().enumerate() {
+            let later = recompute && index > 0;
+            old.push(if later { Some(self.logprobs_of(&mini_batch.batches)?) } else { None });
+        }
+        report.time.old_logprobs = begin.elapsed();
+
+        let mut start = Start::default();
+        for (index, (mini_batch, old)) in mini_batches.iter().zip(&old).enumerate() {
+            let seen = match (old, index) {
+                (Some(old), _) => {
+                    for (batch, logprobs) in mini_batch.batches.iter().zip(old) {
+                        start.add(batch, 0, logprobs);
+                    }
+                    None
+                }
+                (None, 0) => Some(&mut start),
+                // The engine's logprobs serve as old ones, and the weights have moved: nothing to compare with.
+                (None, _) => None,
+            };
+            let update = self.mini_batch(mini_batch, old.as_deref(), seen, &mut report)?;
+            report.updates.push(update);
+        }
+        report.entropy_nats = start.neg_logprob / start.tokens as f64;
+        report.mismatch = Mismatch::new(start.differences, start.missing);
+        Ok(report)
+    }
+
+    /// Logprobs of `tokens[1..]` given what precedes each, [T - 1], in nats.
+    ///
+    /// # Errors
+    /// [`TrainerError::Setting`] for a temperature that is not positive or a token outside the vocabulary.
+    pub fn score(&self, tokens: &[TokenId], temperature: f64) -> Result<Vec<f32>, TrainerError> {
+        if temperature <= 0.0 {
+            let reason = "a distribution needs a positive temperature";
+            return Err(TrainerError::Setting { key: "temperature", value: temperature.to_string(), reason });
+        }
+        if let Some(token) = tokens.iter().find(|&&t| i64::from(t) >= self.model.vocab_size) {
+            let reason = "it is outside the vocabulary";
+            return Err(TrainerError::Setting { key: "token", value: token.to_string(), reason });
+        }
+        if tokens.len() < 2 {
+            return Ok(Vec::new());
+        }
+        Ok(self.logprobs(&PackedBatch::sequence(tokens), temperature))
+    }
+
+    /// Logits of every row, [T, V] in fp32: for comparison with other implementations on short sequences only.
+    pub fn logits(&self, batch: &PackedBatch) -> Tensor {
+        tch::no_grad(|| self.decoder.hidden(batch).mm(&self.projection.tr()).to_kind(Kind::Float))
+    }
+
+    /// Logprobs of the scored tokens of a batch, [P], in nats.
+    pub fn logprobs(&self, batch: &PackedBatch, temperature: f64) -> Vec<f32> {
+        let scored = Scored::new(&batch.source_rows, &batch.targets, self.decoder.device());
+        let head = Head { weight: &self.projection, temperature, chunk_rows: self.spec.config.vocab_chunk_tokens };
+        head.logprobs(&self.decoder.hidden(batch), &scored)
+    }
+
+    /// Forward and backward pass of one micro-batch; adds to the gradients. `old_logprobs` [P] is the old policy of
+    /// the ratio; `None` takes the current one. `observe` is shown the current logprobs, chunk by chunk.
+    pub fn accumulate(
+        &mut self,
+        batch: &PackedBatch,
+        objective: &Objective,
+        old_logprobs: Option<&[f32]>,
+        observe: &mut dyn FnMut(usize, &[f32]),
+    ) -> PassSums {
+        let mut sums = PassSums::default();
+        let context = self.decoder.context(batch);
+        let token_ids = self.decoder.token_ids(batch);
+        let embedded = tch::no_grad(|| self.decoder.embed(&token_ids)).set_requires_grad(true);
+        let body = self.forward(&embedded, &context);
+        let scored = Scored::new(&batch.source_rows, &batch.targets, self.decoder.device());
+        let head = Head {
+            weight: &self.projection,
+            temperature: self.spec.temperature,
+            chunk_rows: self.spec.config.vocab_chunk_tokens,
+        };
+        let name = self.model.projection();
+        let mut projection_grad = self.parameters.grad(name);
+        let from_engine = self.spec.config.old_logprobs == OldLogprobs::Engine;
+        let hidden_grad = head.backward(&body.hidden.detach(), &scored, &mut projection_grad, |range, logprobs| {
+            observe(range.start, logprobs);
+            let first = range.start;
+            let slope = |(offset, &logprob): (usize, &f32)| {
+                let index = first + offset;
+                let engine = batch.engine_logprobs[index];
+                let (old, importance_weight) = if from_engine {
+                    (if engine.is_nan() { logprob } else { engine }, 1.0)
+                } else {
+                    let old = old_logprobs.map_or(logprob, |old| old[index]);
+                    (old, objective.importance_weight(f64::from(old), f64::from(engine)))
+                };
+                let token = objective.token(TokenInputs {
+                    logprob: f64::from(logprob),
+                    old_logprob: f64::from(old),
+                    importance_weight,
+                    advantage_plus: batch.advantage_plus[index],
+                    advantage_minus: batch.advantage_minus[index],
+                });
+                sums.add(batch, index, &token);
+                token.gradient as f32
+            };
+            logprobs.iter().enumerate().map(slope).collect()
+        });
+        let embedded_grad = self.backward(body, hidden_grad, &context);
+        self.parameters.fold_gradients();
+        tch::no_grad(|| {
+            let mut grad = self.parameters.grad("model.embed_tokens.weight");
+            let _ = grad.index_add_(0, &token_ids, &embedded_grad.to_kind(Kind::Float));
+        });
+        sums
+    }
+
+    /// Groups to mini-batches, with the counts of the report.
+    fn prepare(&self, groups: &[TrajectoryGroup], report: &mut StepReport) -> Result<Vec<MiniBatch>, TrainerError> {
+        let settings = self.advantage_settings();
+        let mut used: Vec<(TrajectoryGroup, Vec<Vec<f64>>)> = Vec::new();
+        for group in groups {
+            pack::check_group(group, self.model.vocab_size as usize)?;
+            let (group, dropped) = pack::without_errors(group);
+            report.trajectories_dropped += dropped;
+            let advantages = advantage::advantages(&group, &settings);
+            if advantage::has_signal(&advantages) {
+                used.push((group, advantages));
+            } else {
+                report.groups_skipped += 1;
+            }
+        }
+        report.groups_used = used.len();
+        let mut mini_batches = Vec::new();
+        for chunk in used.chunks(self.spec.config.minibatch_problems as usize) {
+            let weighed: Vec<_> = chunk.iter().map(|(group, advantages)| WeighedGroup { group, advantages }).collect();
+            let batches = pack::pack(&weighed, self.spec.config.micro_batch_tokens);
+            let mut pairs = 0;
+            for (group, _) in chunk {
+                let response: usize = (0..group.trajectories.len()).map(|t| pack::response_tokens(group, t)).sum();
+                pairs += response;
+                report.trajectories += group.trajectories.len();
+                report.trajectory_tokens += response + group.trajectories.len() * group.prompt.tokens.len();
+            }
+            report.response_tokens += pairs;
+            report.packed_tokens += batches.iter().map(PackedBatch::len).sum::<usize>();
+            report.distinct_tokens += batches.iter().flat_map(|b| &b.is_first_use).filter(|&&first| first).count();
+            mini_batches.push(MiniBatch { batches, pairs });
+        }
+        Ok(mini_batches)
+    }
+
+    fn advantage_settings(&self) -> AdvantageSettings {
+        let config = &self.spec.config;
+        let overlong = (config.overlong_buffer_tokens > 0).then_some(Overlong {
+            response_budget_tokens: self.spec.response_budget_tokens,
+            buffer_tokens: config.overlong_buffer_tokens,
+            factor: config.overlong_factor,
+        });
+        AdvantageSettings { form: config.advantage, q_temperature: config.q_temperature, q_max: config.q_max, overlong }
+    }
+
+    fn logprobs_of(&self, batches: &[PackedBatch]) -> Result<Vec<Vec<f32>>, TrainerError> {
+        batches.iter().map(|batch| self.check_stop().map(|()| self.logprobs(batch, self.spec.temperature))).collect()
+    }
+
+    fn mini_batch(
+        &mut self,
+        mini_batch: &MiniBatch,
+        old: Option<&[Vec<f32>]>,
+        mut start: Option<&mut Start>,
+        report: &mut StepReport,
+    ) -> Result<UpdateReport, TrainerError> {
+        let begin = Instant::now();
+        let config = &self.spec.config;
+        let objective = Objective {
+            clip_low: config.clip_low,
+            clip_high: config.clip_high,
+            dual_clip: config.dual_clip,
+            importance_cap: config.importance_cap,
+            denominator: mini_batch.pairs as f64,
+        };
+        self.parameters.zero_grad();
+        let mut sums = PassSums::default();
+        for (index, batch) in mini_batch.batches.iter().enumerate() {
+            self.check_stop()?;
+            let old = old.map(|old| old[index].as_slice());
+            let mut observe = |first: usize, logprobs: &[f32]| {
+                if let Some(start) = start.as_deref_mut() {
+                    start.add(batch, first, logprobs);
+                }
+            };
+            sums.merge(&self.accumulate(batch, &objective, old, &mut observe));
+        }
+        report.time.gradient += begin.elapsed();
+        let begin = Instant::now();
+        let outcome = self.optimizer.step(&mut self.parameters)?;
+        self.parameters.publish();
+        report.time.optimizer += begin.elapsed();
+        let pairs = mini_batch.pairs as f64;
+        Ok(UpdateReport {
+            loss: sums.loss,
+            grad_norm: outcome.grad_norm,
+            learning_rate: outcome.learning_rate,
+            clip_frac: sums.clipped_pairs as f64 / pairs,
+            dual_clip_frac: sums.dual_clipped_pairs as f64 / pairs,
+            mean_ratio: sums.ratio / sums.tokens as f64,
+            skipped: outcome.skipped,
+        })
+    }
+
+    fn check_stop(&self) -> Result<(), TrainerError> {
+        if self.stop.load(Ordering::Relaxed) { Err(TrainerError::Stopped) } else { Ok(()) }
+    }
+
+    fn forward(&self, embedded: &Tensor, context: &Context) -> Body {
+        if !self.spec.config.checkpoint_activations {
+            let x = self.decoder.blocks.iter().fold(embedded.shallow_clone(), |x, b| b.forward(&x, context));
+            return Body { hidden: self.decoder.finish(&x), inputs: Vec::new(), input: embedded.shallow_clone() };
+        }
+        let mut inputs = Vec::with_capacity(self.decoder.blocks.len());
+        let mut x = embedded.detach();
+        for block in &self.decoder.blocks {
+            let next = tch::no_grad(|| block.forward(&x, context));
+            inputs.push(std::mem::replace(&mut x, next));
+        }
+        let input = x.set_requires_grad(true);
+        Body { hidden: self.decoder.finish(&input), inputs, input }
+    }
+
+    /// Continues the backward pass from the gradient of the hidden states; returns that of the embedded tokens.
+    ///
+    /// No call of tch takes an upstream gradient: sum(y * g) as the root has exactly g as its gradient at y.
+    fn backward(&self, body: Body, hidden_grad: Tensor, context: &Context) -> Tensor {
+        (&body.hidden * &hidden_grad).sum(Kind::Float).backward();
+        let mut grad = body.input.grad();
+        for (block, input) in self.decoder.blocks.iter().zip(body.inputs).rev() {
+            let input = input.detach().set_requires_grad(true);
+            (block.forward(&input, context) * &grad).sum(Kind::Float).backward();
+            grad = input.grad();
+        }
+        grad
+    }
+}
+
+/// A forward pass on its way to the backward pass.
+struct Body {
+    /// [T, hidden], with the graph back to `input`.
+    hidden: Tensor,
+    /// Inputs of the blocks that are computed again; empty without checkpointing.
+    inputs: Vec<Tensor>,
+    /// Where the graph of `hidden` starts.
+    input: Tensor,
+}
+
+impl PassSums {
+    fn add(&mut self, batch: &PackedBatch, index: usize, token: &super::loss::TokenLoss) {
+        self.loss += token.loss;
+        if token.is_clipped_high {
+            self.clipped_pairs += u64::from(batch.plus_count[index]);
+        }
+        if token.is_clipped_low {
+            self.clipped_pairs += u64::from(batch.minus_count[index]);
+        }
+        if token.is_dual_clipped {
+            self.dual_clipped_pairs += u64::from(batch.minus_count[index]);
+        }
+        if batch.is_first_use[index] {
+            self.ratio += token.ratio;
+            self.tokens += 1;
+        }
+    }
+
+    fn merge(&mut self, other: &PassSums) {
+        self.loss += other.loss;
+        self.clipped_pairs += other.clipped_pairs;
+        self.dual_clipped_pairs += other.dual_clipped_pairs;
+        self.ratio += other.ratio;
+        self.tokens += other.tokens;
+    }
+}
+
+impl Start {
+    /// `logprobs` are those of the scored tokens from `first` on.
+    fn add(&mut self, batch: &PackedBatch, first: usize, logprobs: &[f32]) {
+        for (index, &logprob) in (first..).zip(logprobs) {
+            if !batch.is_first_use[index] {
+                continue;
+            }
+            self.tokens += 1;
+            self.neg_logprob -= f64::from(logprob);
+            let engine = batch.engine_logprobs[index];
+            if engine.is_nan() {
+                self.missing += 1;
+            } else {
+                self.differences.push(f64::from(logprob) - f64::from(engine));
+            }
+        }
+    }
+}
+
+fn check(spec: &TrainerSpec) -> Result<(), TrainerError> {
+    let config = &spec.config;
+    let wrong = |key, value: String, reason| Err(TrainerError::Setting { key, value, reason });
+    if spec.temperature <= 0.0 || !spec.temperature.is_finite() {
+        let reason = "the policy gradient needs samples drawn at a positive temperature";
+        return wrong("search.temperature", spec.temperature.to_string(), reason);
+    }
+    for (key, value) in [
+        ("train.minibatch_problems", config.minibatch_problems as usize),
+        ("train.micro_batch_tokens", config.micro_batch_tokens),
+        ("train.vocab_chunk_tokens", config.vocab_chunk_tokens),
+    ] {
+        if value == 0 {
+            return wrong(key, value.to_string(), "it must be at least 1");
+        }
+    }
+    if config.learning_rate.is_nan() || config.learning_rate < 0.0 {
+        return wrong("train.learning_rate", config.learning_rate.to_string(), "it must not be negative");
+    }
+    Ok(())
+}

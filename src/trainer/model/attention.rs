@@ -1,0 +1,68 @@
+//! Grouped-query self-attention over the rows of a packed batch.
+
+use tch::Tensor;
+
+use super::config::ModelConfig;
+use super::rope::RopeTables;
+use super::{Linear, RmsNorm, Weights};
+
+/// What attention needs beside the rows: the same for every block of a forward pass.
+pub struct Context {
+    /// Angles of the rows.
+    pub rope: RopeTables,
+    /// Additive mask [T, T]: 0 where a row sees another, -inf elsewhere. `None`: the rows are one causal sequence.
+    pub mask: Option<Tensor>,
+}
+
+/// One attention layer.
+pub struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    q_norm: Option<RmsNorm>,
+    k_norm: Option<RmsNorm>,
+    head_dim: i64,
+    is_grouped: bool,
+}
+
+impl Attention {
+    /// The layer whose parameters start with `prefix`.
+    pub fn new(config: &ModelConfig, weights: &Weights<'_>, prefix: &str) -> Attention {
+        let norm = |name: &str| config.has_qk_norm.then(|| RmsNorm::new(config, weights, &format!("{prefix}.{name}")));
+        Attention {
+            q: Linear::new(weights, &format!("{prefix}.q_proj"), config.has_qkv_bias),
+            k: Linear::new(weights, &format!("{prefix}.k_proj"), config.has_qkv_bias),
+            v: Linear::new(weights, &format!("{prefix}.v_proj"), config.has_qkv_bias),
+            o: Linear::new(weights, &format!("{prefix}.o_proj"), config.has_o_bias),
+            q_norm: norm("q_norm"),
+            k_norm: norm("k_norm"),
+            head_dim: config.head_dim,
+            is_grouped: config.heads != config.kv_heads,
+        }
+    }
+
+    /// [T, hidden] to [T, hidden].
+    pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
+        let rows = x.size()[0];
+        let heads = |y: Tensor, norm: Option<&RmsNorm>| {
+            let y = y.view([rows, -1, self.head_dim]);
+            let y = norm.map_or_else(|| y.shallow_clone(), |norm| norm.forward(&y));
+            y.transpose(0, 1)
+        };
+        let q = context.rope.rotate(&heads(self.q.forward(x), self.q_norm.as_ref()));
+        let k = context.rope.rotate(&heads(self.k.forward(x), self.k_norm.as_ref()));
+        let v = heads(self.v.forward(x), None);
+        let mixed = Tensor::scaled_dot_product_attention(
+            &q.unsqueeze(0),
+            &k.unsqueeze(0),
+            &v.unsqueeze(0),
+            context.mask.as_ref(),
+            0.0,
+            context.mask.is_none(),
+            None,
+            self.is_grouped,
+        );
+        self.o.forward(&mixed.squeeze_dim(0).transpose(0, 1).reshape([rows, -1]))
+    }
+}

@@ -1,0 +1,163 @@
+//! Decoder-only models of the Llama, Qwen2 and Qwen3 families as a function of their parameters.
+//!
+//! Rows are the tokens of a packed forest (or of one sequence); there is no batch dimension. The vocabulary
+//! projection is not here: `logprob.rs` applies it in chunks.
+
+pub mod attention;
+pub mod config;
+pub mod init;
+pub mod load;
+pub mod mlp;
+pub mod rope;
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor};
+
+pub use attention::Context;
+pub use config::{Family, ModelConfig, RopeScaling};
+pub use init::{ModelSpec, init_model};
+
+use attention::Attention;
+use mlp::Mlp;
+use rope::Rope;
+
+use super::pack::PackedBatch;
+
+/// Parameters by Hugging Face name, as loaded: complete and of the right shapes, see [`load`].
+pub struct Weights<'a>(pub &'a BTreeMap<String, Tensor>);
+
+impl Weights<'_> {
+    /// A view of the parameter (the same storage and gradient).
+    fn get(&self, name: &str) -> Tensor {
+        self.0[name].shallow_clone()
+    }
+}
+
+/// y = x W^T + b.
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    fn new(weights: &Weights<'_>, prefix: &str, has_bias: bool) -> Linear {
+        let bias = has_bias.then(|| weights.get(&format!("{prefix}.bias")));
+        Linear { weight: weights.get(&format!("{prefix}.weight")), bias }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+/// Root mean square norm, computed in fp32 and cast back before the gain, as transformers does.
+pub struct RmsNorm {
+    weight: Tensor,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    fn new(config: &ModelConfig, weights: &Weights<'_>, prefix: &str) -> RmsNorm {
+        RmsNorm { weight: weights.get(&format!("{prefix}.weight")), epsilon: config.norm_epsilon }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let kind = x.kind();
+        let x = x.to_kind(Kind::Float);
+        let variance = x.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
+        (&x * (variance + self.epsilon).rsqrt()).to_kind(kind) * &self.weight
+    }
+}
+
+/// One decoder block.
+pub struct Block {
+    attention_norm: RmsNorm,
+    attention: Attention,
+    mlp_norm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn new(config: &ModelConfig, weights: &Weights<'_>, layer: i64) -> Block {
+        let prefix = format!("model.layers.{layer}");
+        Block {
+            attention_norm: RmsNorm::new(config, weights, &format!("{prefix}.input_layernorm")),
+            attention: Attention::new(config, weights, &format!("{prefix}.self_attn")),
+            mlp_norm: RmsNorm::new(config, weights, &format!("{prefix}.post_attention_layernorm")),
+            mlp: Mlp::new(config, weights, &format!("{prefix}.mlp")),
+        }
+    }
+
+    /// [T, hidden] to [T, hidden].
+    pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
+        let x = x + self.attention.forward(&self.attention_norm.forward(x), context);
+        &x + self.mlp.forward(&self.mlp_norm.forward(&x))
+    }
+}
+
+/// A decoder without its vocabulary projection.
+pub struct Decoder {
+    embedding: Tensor,
+    /// The blocks, first to last.
+    pub blocks: Vec<Block>,
+    norm: RmsNorm,
+    rope: Rope,
+}
+
+impl Decoder {
+    /// The decoder over `weights`; it shares their storage, so an optimizer step is seen at once.
+    pub fn new(config: &ModelConfig, weights: &Weights<'_>) -> Decoder {
+        let embedding = weights.get("model.embed_tokens.weight");
+        let device = embedding.device();
+        Decoder {
+            embedding,
+            blocks: (0..config.layers).map(|layer| Block::new(config, weights, layer)).collect(),
+            norm: RmsNorm::new(config, weights, "model.norm"),
+            rope: Rope::new(config, device),
+        }
+    }
+
+    /// Device of the parameters.
+    pub fn device(&self) -> Device {
+        self.embedding.device()
+    }
+
+    /// Token ids of the rows, [T].
+    pub fn token_ids(&self, batch: &PackedBatch) -> Tensor {
+        let ids: Vec<i64> = batch.tokens.iter().map(|&t| i64::from(t)).collect();
+        Tensor::from_slice(&ids).to_device(self.device())
+    }
+
+    /// Angles and mask of a batch.
+    pub fn context(&self, batch: &PackedBatch) -> Context {
+        let kind = self.embedding.kind();
+        let positions: Vec<i64> = batch.positions.iter().map(|&p| i64::from(p)).collect();
+        let rope = self.rope.tables(&Tensor::from_slice(&positions).to_device(self.device()), kind);
+        let mask = (!batch.is_chain()).then(|| {
+            let size = batch.len() as i64;
+            let visible = Tensor::from_slice(&batch.visibility()).view([size, size]).to_device(self.device());
+            Tensor::zeros([size, size], (kind, self.device())).masked_fill_(&visible.logical_not(), f64::NEG_INFINITY)
+        });
+        Context { rope, mask }
+    }
+
+    /// Embeddings of token ids [T], [T, hidden].
+    pub fn embed(&self, token_ids: &Tensor) -> Tensor {
+        self.embedding.index_select(0, token_ids)
+    }
+
+    /// The last norm, [T, hidden] to [T, hidden].
+    pub fn finish(&self, x: &Tensor) -> Tensor {
+        self.norm.forward(x)
+    }
+
+    /// Hidden states before the vocabulary projection, [T, hidden], without a graph.
+    pub fn hidden(&self, batch: &PackedBatch) -> Tensor {
+        tch::no_grad(|| {
+            let context = self.context(batch);
+            let embedded = self.embed(&self.token_ids(batch));
+            self.finish(&self.blocks.iter().fold(embedded, |x, block| block.forward(&x, &context)))
+        })
+    }
+}

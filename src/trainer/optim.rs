@@ -1,0 +1,219 @@
+//! AdamW on fp32 masters: PyTorch's fused kernel, one call for all parameters.
+//!
+//! tch does not expose `_fused_adamw_`, so it is called through the C functions that libtorch itself exports for
+//! calling an operator by name (`torch/csrc/stable/c/shim.h`). A loop of tch operations takes some ten times as long.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use tch::{Kind, Tensor};
+
+use super::error::TrainerError;
+use super::params::Parameters;
+use super::report::SkipReason;
+use crate::config::TrainConfig;
+
+/// Settings of AdamW. Weight decay is decoupled and applies to every parameter, as in PyTorch's default grouping.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamSettings {
+    /// After warm-up.
+    pub learning_rate: f64,
+    /// Update k (from 1) uses learning_rate * min(1, k / warmup_steps).
+    pub warmup_steps: u32,
+    /// Decay per step, times the learning rate.
+    pub weight_decay: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Largest global norm of the gradient; 0 is off.
+    pub max_grad_norm: f64,
+}
+
+impl From<&TrainConfig> for AdamSettings {
+    fn from(config: &TrainConfig) -> Self {
+        AdamSettings {
+            learning_rate: config.learning_rate,
+            warmup_steps: config.warmup_steps,
+            weight_decay: config.weight_decay,
+            beta1: config.beta1,
+            beta2: config.beta2,
+            epsilon: config.epsilon,
+            max_grad_norm: config.max_grad_norm,
+        }
+    }
+}
+
+/// What one call of [`AdamW::step`] did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepOutcome {
+    /// Global norm before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of this update.
+    pub learning_rate: f64,
+    /// Why nothing was changed.
+    pub skipped: Option<SkipReason>,
+}
+
+/// Moments and counter.
+pub struct AdamW {
+    /// Settings.
+    pub settings: AdamSettings,
+    /// Updates done; skipped ones do not count.
+    pub updates: u64,
+    /// First moments, in the order of the parameters, fp32.
+    pub exp_avg: Vec<Tensor>,
+    /// Second moments, likewise.
+    pub exp_avg_sq: Vec<Tensor>,
+}
+
+impl AdamW {
+    /// Fresh moments for `parameters`.
+    pub fn new(settings: AdamSettings, parameters: &Parameters) -> AdamW {
+        let zeros = || parameters.iter().map(|p| p.master.detach().zeros_like()).collect();
+        AdamW { settings, updates: 0, exp_avg: zeros(), exp_avg_sq: zeros() }
+    }
+
+    /// Clips the gradients and updates masters and moments, unless a gradient is not finite.
+    ///
+    /// # Errors
+    /// libtorch refused the kernel.
+    pub fn step(&mut self, parameters: &mut Parameters) -> Result<StepOutcome, TrainerError> {
+        let learning_rate = self.learning_rate(self.updates + 1);
+        tch::no_grad(|| {
+            let grad_norm = global_norm(parameters);
+            if !grad_norm.is_finite() {
+                let parameter = first_non_finite(parameters);
+                let skipped = Some(SkipReason::NonFiniteGradient { parameter });
+                return Ok(StepOutcome { grad_norm, learning_rate, skipped });
+            }
+            let limit = self.settings.max_grad_norm;
+            if limit > 0.0 && grad_norm > limit {
+                // The small term is PyTorch's.
+                let factor = (limit / (grad_norm + 1e-6)).min(1.0);
+                for parameter in parameters.iter() {
+                    let _ = parameter.grad.shallow_clone().g_mul_scalar_(factor);
+                }
+            }
+            if learning_rate == 0.0 {
+                // The kernel would turn a weight of -0 into 0; a learning rate of 0 promises identical bits.
+                self.update_moments(parameters);
+            } else {
+                self.fused_step(parameters, learning_rate)?;
+            }
+            self.updates += 1;
+            Ok(StepOutcome { grad_norm, learning_rate, skipped: None })
+        })
+    }
+
+    fn learning_rate(&self, update: u64) -> f64 {
+        let warmup = f64::from(self.settings.warmup_steps.max(1));
+        self.settings.learning_rate * (update as f64 / warmup).min(1.0)
+    }
+
+    fn update_moments(&mut self, parameters: &Parameters) {
+        for ((parameter, first), second) in parameters.iter().zip(&mut self.exp_avg).zip(&mut self.exp_avg_sq) {
+            let _ = first.lerp_(&parameter.grad, 1.0 - self.settings.beta1);
+            let _ = second.lerp_(&parameter.grad.square(), 1.0 - self.settings.beta2);
+        }
+    }
+
+    fn fused_step(&mut self, parameters: &Parameters, learning_rate: f64) -> Result<(), TrainerError> {
+        let Some(device) = parameters.iter().next().map(|p| p.master.device()) else { return Ok(()) };
+        let step = Tensor::from((self.updates + 1) as f32).to_kind(Kind::Float).to_device(device);
+        let s = &self.settings;
+        let mut call = Call::default();
+        call.tensors(parameters.iter().map(|p| &p.master))?;
+        call.tensors(parameters.iter().map(|p| &p.grad))?;
+        call.tensors(self.exp_avg.iter())?;
+        call.tensors(self.exp_avg_sq.iter())?;
+        call.tensors(std::iter::empty::<&Tensor>())?;
+        call.tensors(std::iter::repeat_n(&step, self.exp_avg.len()))?;
+        for value in [learning_rate, s.beta1, s.beta2, s.weight_decay, s.epsilon] {
+            call.word(value.to_bits());
+        }
+        // amsgrad, maximize: false; grad_scale, found_inf: absent.
+        for _ in 0..4 {
+            call.word(0);
+        }
+        call.run(c"aten::_fused_adamw_", c"")
+    }
+}
+
+fn global_norm(parameters: &Parameters) -> f64 {
+    let norms: Vec<Tensor> = parameters.iter().map(|p| p.grad.norm()).collect();
+    if norms.is_empty() { 0.0 } else { Tensor::stack(&norms, 0).norm().double_value(&[]) }
+}
+
+fn first_non_finite(parameters: &Parameters) -> String {
+    let is_bad = |grad: &Tensor| grad.isfinite().all().int64_value(&[]) == 0;
+    // Each gradient may be finite and their norm still overflow.
+    parameters.iter().find(|p| is_bad(&p.grad)).map_or_else(|| "the global norm".to_owned(), |p| p.name.clone())
+}
+
+unsafe extern "C" {
+    fn torch_call_dispatcher(op: *const c_char, overload: *const c_char, stack: *mut u64, version: u64) -> i32;
+    fn torch_new_list_reserve_size(size: usize, list: *mut *mut c_void) -> i32;
+    fn torch_list_push_back(list: *mut c_void, element: u64) -> i32;
+    fn torch_delete_list(list: *mut c_void) -> i32;
+}
+
+/// The libtorch version whose conventions the words follow: 2.11.
+const ABI_VERSION: u64 = (2 << 56) | (11 << 48);
+
+/// The arguments of one operator call, as 64-bit words. Lists belong to the callee once the call is made, and are
+/// freed here if it never is.
+#[derive(Default)]
+struct Call {
+    words: Vec<u64>,
+    lists: Vec<*mut c_void>,
+}
+
+impl Call {
+    fn word(&mut self, word: u64) {
+        self.words.push(word);
+    }
+
+    fn tensors<'a>(&mut self, tensors: impl Iterator<Item = &'a Tensor>) -> Result<(), TrainerError> {
+        let mut list = std::ptr::null_mut();
+        // SAFETY: `list` is a valid place for the handle.
+        check(unsafe { torch_new_list_reserve_size(tensors.size_hint().0, &mut list) })?;
+        self.lists.push(list);
+        self.words.push(list as u64);
+        for tensor in tensors {
+            let owned = tensor.shallow_clone();
+            let handle = owned.as_ptr() as u64;
+            // The element is an owned handle: the list now answers for it.
+            std::mem::forget(owned);
+            // SAFETY: `list` was made above and is not yet given away; a tch tensor pointer is a libtorch handle.
+            check(unsafe { torch_list_push_back(list, handle) })?;
+        }
+        Ok(())
+    }
+
+    fn run(mut self, op: &'static CStr, overload: &'static CStr) -> Result<(), TrainerError> {
+        self.lists.clear();
+        // SAFETY: names end in NUL; the words follow the operator's schema; lists and tensors in them are owned.
+        check(unsafe { torch_call_dispatcher(op.as_ptr(), overload.as_ptr(), self.words.as_mut_ptr(), ABI_VERSION) })
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        for &list in &self.lists {
+            // SAFETY: the list was made by this call and never given away.
+            let _ = unsafe { torch_delete_list(list) };
+        }
+    }
+}
+
+fn check(status: i32) -> Result<(), TrainerError> {
+    match status {
+        0 => Ok(()),
+        _ => Err(TrainerError::Torch {
+            operation: "the AdamW kernel",
+            message: "the call by name failed; libtorch has written the reason to standard error".into(),
+        }),
+    }
+}
