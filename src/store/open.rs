@@ -1,0 +1,154 @@
+//! Opening: is this a database of ours, which schema has it, and with which settings is it used.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection};
+
+use super::StoreOptions;
+use super::error::StoreError;
+
+/// The schema, compiled in.
+static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// `pragma application_id` of our databases, set by the first migration.
+const APPLICATION_ID: i64 = 0x5447_5250;
+
+/// How long to wait for another process that writes to the same file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Readers at the same time; further ones wait for one to finish.
+const READERS: u32 = 4;
+
+/// Size of a database page, SQLite's default; named because a limit in bytes is given to SQLite in pages.
+const PAGE_BYTES: u64 = 4096;
+
+/// Size to which the write-ahead log is cut back after a checkpoint.
+const LOG_BYTES: &str = "67108864";
+
+/// Opens or creates the database and migrates it.
+pub(super) async fn writing_connection(path: &Path, options: StoreOptions) -> Result<SqliteConnection, StoreError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder
+        && !folder.is_dir()
+    {
+        return Err(StoreError::NoFolder { path: path.to_owned(), folder: folder.to_owned() });
+    }
+    if path.exists() {
+        // Before anything is written to the file: a foreign database would be switched to WAL mode.
+        let found = inspect(path).await?;
+        found.refuse_foreign(path)?;
+        found.refuse_newer(path)?;
+    }
+    let mut connect = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .page_size(PAGE_BYTES as u32)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("journal_size_limit", LOG_BYTES)
+        .thread_name(|_| "store-writer".to_owned())
+        .disable_statement_logging();
+    if let Some(bytes) = options.max_bytes {
+        connect = connect.pragma("max_page_count", (bytes / PAGE_BYTES).max(1).to_string());
+    }
+    let mut conn = connect.connect().await.map_err(|error| StoreError::from(error).at(path))?;
+    MIGRATOR.run(&mut conn).await.map_err(|error| migration_error(path, error))?;
+    Ok(conn)
+}
+
+/// Opens an existing database of the present schema for reading.
+pub(super) async fn reading_pool(path: &Path) -> Result<SqlitePool, StoreError> {
+    if !path.is_file() {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    let found = inspect(path).await?;
+    found.refuse_foreign(path)?;
+    found.refuse_newer(path)?;
+    if found.schema < newest_schema() {
+        return Err(StoreError::OlderSchema { path: path.to_owned(), found: found.schema, known: newest_schema() });
+    }
+    let connect = read_only(path);
+    let pool = SqlitePoolOptions::new().max_connections(READERS).idle_timeout(None).max_lifetime(None);
+    pool.connect_with(connect).await.map_err(|error| StoreError::from(error).at(path))
+}
+
+fn read_only(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .thread_name(|number| format!("store-reader-{number}"))
+        .disable_statement_logging()
+}
+
+/// What a file says of itself.
+struct Found {
+    application_id: i64,
+    /// Tables and views, but for the list of migrations.
+    object_count: i64,
+    /// Newest migration; 0 if none.
+    schema: i64,
+}
+
+impl Found {
+    fn refuse_foreign(&self, path: &Path) -> Result<(), StoreError> {
+        // An empty database is ours to take, also one that was cut off before the first migration was applied.
+        let is_empty = self.application_id == 0 && self.object_count == 0 && self.schema == 0;
+        if self.application_id == APPLICATION_ID || is_empty {
+            return Ok(());
+        }
+        Err(StoreError::Foreign { path: path.to_owned() })
+    }
+
+    fn refuse_newer(&self, path: &Path) -> Result<(), StoreError> {
+        if self.schema > newest_schema() {
+            return Err(StoreError::NewerSchema { path: path.to_owned(), found: self.schema, known: newest_schema() });
+        }
+        Ok(())
+    }
+}
+
+async fn inspect(path: &Path) -> Result<Found, StoreError> {
+    let inspect = async {
+        let mut conn = read_only(path).connect().await?;
+        let application_id = sqlx::query_scalar("pragma application_id").fetch_one(&mut conn).await?;
+        let object_count = sqlx::query_scalar(
+            "select count(*) from sqlite_schema where type in ('table', 'view') and name <> '_sqlx_migrations'",
+        )
+        .fetch_one(&mut conn)
+        .await?;
+        let is_migrated: bool =
+            sqlx::query_scalar("select count(*) > 0 from sqlite_schema where name = '_sqlx_migrations'")
+                .fetch_one(&mut conn)
+                .await?;
+        let schema = if is_migrated {
+            sqlx::query_scalar("select coalesce(max(version), 0) from _sqlx_migrations").fetch_one(&mut conn).await?
+        } else {
+            0
+        };
+        conn.close().await?;
+        Ok(Found { application_id, object_count, schema })
+    };
+    inspect.await.map_err(|error: sqlx::Error| StoreError::from(error).at(path))
+}
+
+fn newest_schema() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+fn migration_error(path: &Path, error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::from(error).at(path),
+        MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) => {
+            StoreError::ChangedSchema { path: path.to_owned(), version }
+        }
+        other => StoreError::from(sqlx::Error::from(other)),
+    }
+}

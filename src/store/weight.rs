@@ -1,0 +1,191 @@
+//! Rows of `weight_version`.
+
+use serde::Serialize;
+use sqlx::sqlite::SqliteConnection;
+
+use super::codec::{Cells, int, now_ms};
+use super::writer::Write;
+use super::{Reader, Store, StoreError};
+use crate::types::{RunId, StepId, WeightVersion};
+
+/// Weights that were exported and are complete on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewWeightVersion {
+    /// The run.
+    pub run: RunId,
+    /// Their number.
+    pub version: WeightVersion,
+    /// The step that made them; `None` for version 0 and only there.
+    pub step: Option<StepId>,
+    /// `WeightManifest::digest`.
+    pub digest: String,
+    /// Folder in the Hugging Face layout.
+    pub path: String,
+    /// Size of the weights in bytes.
+    pub size_bytes: u64,
+}
+
+/// What was found once every replica held the weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Confirmation {
+    /// From the pause to the confirmation of the last replica, in milliseconds.
+    pub reload_ms: u64,
+    /// Mean absolute difference of the canary's logprobs, server against trainer, in nats.
+    pub canary_mean_abs_nats: Option<f64>,
+    /// Largest such difference.
+    pub canary_max_abs_nats: Option<f64>,
+}
+
+/// One set of weights.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WeightVersionRow {
+    /// The run.
+    pub run_id: RunId,
+    /// Its number.
+    pub weight_version: WeightVersion,
+    /// The step that made it.
+    pub step_id: Option<StepId>,
+    /// `WeightManifest::digest`.
+    pub digest: String,
+    /// Folder in the Hugging Face layout.
+    pub path: String,
+    /// Size of the weights in bytes.
+    pub size_bytes: u64,
+    /// When the export was recorded.
+    pub created_at_ms: i64,
+    /// When every replica had confirmed the load.
+    pub confirmed_at_ms: Option<i64>,
+    /// How long that took.
+    pub reload_ms: Option<u64>,
+    /// Mean absolute difference of the canary's logprobs.
+    pub canary_mean_abs_nats: Option<f64>,
+    /// Largest such difference.
+    pub canary_max_abs_nats: Option<f64>,
+}
+
+pub(super) const LATEST_WEIGHT_VERSION: &str = "
+    select run_id, weight_version, step_id, digest, path, size_bytes, created_at_ms, confirmed_at_ms, reload_ms,
+           canary_mean_abs_nats, canary_max_abs_nats
+    from weight_version
+    where run_id = ?
+    order by weight_version desc
+    limit 1";
+
+impl Store {
+    /// Records exported weights, before a server is asked to load them. The same weights may be recorded again.
+    ///
+    /// # Errors
+    /// The version is recorded with another digest ([`StoreError::Conflict`]), there is no such run or step, or the
+    /// database cannot be written.
+    pub async fn record_weight_version(&self, weights: NewWeightVersion) -> Result<(), StoreError> {
+        self.write(weights).await
+    }
+
+    /// Records that every replica holds the weights. On a resume the same version may be confirmed again; the latest
+    /// confirmation stays.
+    ///
+    /// # Errors
+    /// The version was not recorded, or the database cannot be written.
+    pub async fn confirm_weight_version(
+        &self,
+        run: RunId,
+        version: WeightVersion,
+        confirmation: Confirmation,
+    ) -> Result<(), StoreError> {
+        self.write(Confirm { run, version, confirmation }).await
+    }
+}
+
+impl Reader {
+    /// The newest weights of a run: what the server must hold after a resume, confirmed or not.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn latest_weight_version(&self, run: RunId) -> Result<Option<WeightVersionRow>, StoreError> {
+        self.optional(sqlx::query(LATEST_WEIGHT_VERSION).bind(run.0), weight_row).await
+    }
+}
+
+fn weight_row(row: &Cells<'_>) -> Result<WeightVersionRow, StoreError> {
+    Ok(WeightVersionRow {
+        run_id: RunId(row.get("run_id")?),
+        weight_version: WeightVersion(row.int("weight_version")?),
+        step_id: row.get::<Option<i64>>("step_id")?.map(StepId),
+        digest: row.get("digest")?,
+        path: row.get("path")?,
+        size_bytes: row.int("size_bytes")?,
+        created_at_ms: row.get("created_at_ms")?,
+        confirmed_at_ms: row.get("confirmed_at_ms")?,
+        reload_ms: row.int_option("reload_ms")?,
+        canary_mean_abs_nats: row.get("canary_mean_abs_nats")?,
+        canary_max_abs_nats: row.get("canary_max_abs_nats")?,
+    })
+}
+
+impl Write for NewWeightVersion {
+    type Output = ();
+
+    async fn apply(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+        let recorded: Option<String> =
+            sqlx::query_scalar("select digest from weight_version where run_id = ? and weight_version = ?")
+                .bind(self.run.0)
+                .bind(int(self.version.0))
+                .fetch_optional(&mut *conn)
+                .await?;
+        match recorded {
+            Some(digest) if digest == self.digest => return Ok(()),
+            Some(digest) => {
+                return Err(StoreError::Conflict {
+                    what: format!("the digest of weight version `{}` of run `{}`", self.version, self.run),
+                    stored: digest,
+                    given: self.digest.clone(),
+                });
+            }
+            None => {}
+        }
+        sqlx::query(
+            "insert into weight_version (run_id, weight_version, step_id, digest, path, size_bytes, created_at_ms)
+             values (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(self.run.0)
+        .bind(int(self.version.0))
+        .bind(self.step.map(|step| step.0))
+        .bind(&self.digest)
+        .bind(&self.path)
+        .bind(int(self.size_bytes))
+        .bind(now_ms())
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}
+
+struct Confirm {
+    run: RunId,
+    version: WeightVersion,
+    confirmation: Confirmation,
+}
+
+impl Write for Confirm {
+    type Output = ();
+
+    async fn apply(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+        let changed = sqlx::query(
+            "update weight_version
+             set confirmed_at_ms = ?, reload_ms = ?, canary_mean_abs_nats = ?, canary_max_abs_nats = ?
+             where run_id = ? and weight_version = ?",
+        )
+        .bind(now_ms())
+        .bind(int(self.confirmation.reload_ms))
+        .bind(self.confirmation.canary_mean_abs_nats)
+        .bind(self.confirmation.canary_max_abs_nats)
+        .bind(self.run.0)
+        .bind(int(self.version.0))
+        .execute(conn)
+        .await?;
+        if changed.rows_affected() == 0 {
+            return Err(StoreError::NotFound { what: "weight version", id: self.version.to_string() });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,469 @@
+CREATE VIEW best_path as
+select j.*
+from trajectory_text j
+where j.ordinal = (
+    select b.ordinal
+    from trajectory b
+    where b.tree_id = j.tree_id
+    order by b.verdict = 'correct' desc, b.reward desc, b.entropy_nats is null, b.entropy_nats, b.ordinal
+    limit 1
+);
+
+CREATE VIEW confident_mistakes as
+select
+    j.entropy_nats,
+    j.run_id,
+    j.step_id,
+    j.tree_id,
+    j.ordinal,
+    j.problem_id,
+    p.name   as problem_name,
+    p.text   as problem,
+    p.answer as reference_answer,
+    j.response,
+    j.response_tokens,
+    j.q_path
+from trajectory_text j
+join problem p on p.problem_id = j.problem_id
+where j.verdict = 'incorrect' and j.entropy_nats is not null
+order by j.entropy_nats;
+
+CREATE TABLE metric (
+    run_id        integer not null,
+    step_id       integer not null,
+    name          text    not null,
+    value         real,
+    created_at_ms integer not null,
+
+    primary key (run_id, name, step_id),
+    constraint metric_run foreign key (run_id) references run (run_id),
+    constraint metric_step_not_negative check (step_id >= 0)
+) strict, without rowid;
+
+CREATE TABLE node (
+    tree_id         integer not null,
+    node_id         integer not null,
+    parent_node_id  integer,
+    -- The root is '0', the k-th child of T is 'T.k', k from 1.
+    tag             text    not null,
+    depth           integer not null,
+    visits          integer not null,
+    -- The backed-up sum. The mean, which selection uses, is q_total / visits.
+    q_total         real    not null,
+    -- Mean -logprob of this node's own tokens.
+    entropy_nats    real,
+    token_count     integer not null,
+    finish_reason   text,
+    is_terminal     integer not null,
+    verdict         text,
+    weight_version  integer,
+    -- When and why the search chose it for expansion the first time, and with which score.
+    selected_order  integer,
+    selected_kind   text,
+    selected_score  real,
+
+    primary key (tree_id, node_id),
+    constraint node_tree foreign key (tree_id) references tree (tree_id),
+    constraint node_parent foreign key (tree_id, parent_node_id) references node (tree_id, node_id),
+    constraint node_root_has_no_parent check ((node_id = 0) = (parent_node_id is null) and (node_id = 0) = (depth = 0)),
+    constraint node_parent_is_older check (parent_node_id < node_id),
+    constraint node_finish_reason_known check (finish_reason in ('stop', 'length')),
+    constraint node_finish_reason_unless_root check ((node_id = 0) = (finish_reason is null)),
+    constraint node_is_terminal_boolean check (is_terminal in (0, 1)),
+    constraint node_verdict_known check (verdict in ('correct', 'incorrect', 'no_answer', 'error')),
+    constraint node_verdict_only_if_terminal check (verdict is null or is_terminal = 1),
+    constraint node_weight_version_unless_root check ((node_id = 0) = (weight_version is null)),
+    constraint node_selected_kind_known check (selected_kind in ('uct_child', 'uct_root', 'global', 'fallback')),
+    constraint node_selected_together check ((selected_order is null) = (selected_kind is null))
+) strict, without rowid;
+
+CREATE TABLE node_content (
+    tree_id   integer not null,
+    node_id   integer not null,
+    tokens    blob    not null,
+    -- Null for the prompt.
+    logprobs  blob,
+    text      text    not null,
+
+    constraint node_content_unique primary key (tree_id, node_id),
+    constraint node_content_node foreign key (tree_id, node_id) references node (tree_id, node_id),
+    constraint node_content_tokens_whole check (length(tokens) % 4 = 0),
+    constraint node_content_logprob_per_token check (length(logprobs) = length(tokens))
+) strict;
+
+CREATE TABLE problem (
+    problem_id     integer primary key,
+    -- The `id` it carries in its own file; two files may use the same one.
+    name           text    not null,
+    text           text    not null,
+    answer         text    not null,
+    level          text,
+    topic          text,
+    -- Where it came from: a file name or a generator.
+    source         text    not null,
+    -- SHA-256 over name, text and answer.
+    content_sha256 text    not null,
+    created_at_ms  integer not null,
+
+    constraint problem_content_unique unique (content_sha256),
+    constraint problem_content_sha256_is_hex check (length(content_sha256) = 64 and content_sha256 not glob '*[^0-9a-f]*')
+) strict;
+
+CREATE INDEX problem_by_name on problem (name);
+
+CREATE TABLE run (
+    run_id          integer primary key,
+    name            text    not null,
+    -- The resolved configuration, as `run --dry-run` prints it, and the SHA-256 of that text.
+    config_toml     text    not null,
+    config_sha256   text    not null,
+    model           text    not null,
+    seed            text    not null,
+    program_version text    not null,
+    git_commit      text,
+    status          text    not null,
+    -- Why it failed, for a person.
+    error           text,
+    created_at_ms   integer not null,
+    ended_at_ms     integer,
+
+    constraint run_status_known check (status in ('running', 'done', 'failed', 'interrupted')),
+    constraint run_ended_unless_running check ((status = 'running') = (ended_at_ms is null)),
+    constraint run_error_only_if_failed check (error is null or status = 'failed'),
+    constraint run_config_sha256_is_hex check (length(config_sha256) = 64 and config_sha256 not glob '*[^0-9a-f]*')
+) strict;
+
+CREATE TABLE solution (
+    solution_id    integer primary key,
+    problem_id     integer not null,
+    run_id         integer not null,
+    tree_id        integer not null,
+    weight_version integer not null,
+    provenance     text    not null,
+    answer         text    not null,
+    text           text    not null,
+    tokens         blob    not null,
+    logprobs       blob    not null,
+    -- SHA-256 of `tokens`.
+    tokens_sha256  text    not null,
+    created_at_ms  integer not null,
+
+    constraint solution_unique unique (problem_id, tokens_sha256),
+    constraint solution_problem foreign key (problem_id) references problem (problem_id),
+    constraint solution_tree foreign key (tree_id) references tree (tree_id),
+    constraint solution_weight_version
+        foreign key (run_id, weight_version) references weight_version (run_id, weight_version),
+    constraint solution_provenance_known check (provenance in ('search', 'rollout', 'cached')),
+    constraint solution_tokens_whole check (length(tokens) % 4 = 0 and length(tokens) > 0),
+    constraint solution_logprob_per_token check (length(logprobs) = length(tokens))
+) strict;
+
+CREATE VIEW solved_per_step as
+select
+    t.run_id,
+    t.step_id,
+    count(*)                               as tree_count,
+    sum(t.is_solved)                       as solved_count,
+    cast(sum(t.is_solved) as real) / count(*) as solved_frac
+from tree t
+group by t.run_id, t.step_id;
+
+CREATE TABLE step (
+    run_id                  integer not null,
+    step_id                 integer not null,
+    status                  text    not null,
+    -- Trees planned; each has a slot 0..problem_count in `tree`.
+    problem_count           integer not null,
+    search_weight_version   integer not null,
+    -- Null while running, and where the update was skipped.
+    produced_weight_version integer,
+    search_ms               integer,
+    train_ms                integer,
+    export_ms               integer,
+    reload_ms               integer,
+    -- Tokens sampled by the engine; tokens on trained trajectories, each time they occur; tokens the trainer computed,
+    -- shared ones once.
+    generated_tokens        integer,
+    trained_tokens          integer,
+    packed_tokens           integer,
+    mean_reward             real,
+    loss                    real,
+    grad_norm               real,
+    clip_frac               real,
+    -- Ratio trainer / engine over the sampled tokens, before any update.
+    ratio_mean              real,
+    ratio_p99               real,
+    ratio_outside_frac      real,
+    ratio_nan_count         integer,
+    entropy_nats            real,
+    -- Groups left out because they carry no signal.
+    skipped_group_count     integer,
+    update_skip_reason      text,
+    created_at_ms           integer not null,
+    ended_at_ms             integer,
+
+    primary key (run_id, step_id),
+    constraint step_run foreign key (run_id) references run (run_id),
+    constraint step_search_weight_version
+        foreign key (run_id, search_weight_version) references weight_version (run_id, weight_version),
+    constraint step_produced_weight_version
+        foreign key (run_id, produced_weight_version) references weight_version (run_id, weight_version),
+    constraint step_status_known check (status in ('running', 'done')),
+    constraint step_ended_unless_running check ((status = 'running') = (ended_at_ms is null)),
+    constraint step_counts_from_1 check (step_id >= 1),
+    constraint step_clip_frac_in_range check (clip_frac between 0 and 1),
+    constraint step_ratio_outside_frac_in_range check (ratio_outside_frac between 0 and 1),
+    constraint step_produced_or_skipped
+        check (status = 'running' or (produced_weight_version is null) = (update_skip_reason is not null))
+) strict, without rowid;
+
+CREATE VIEW step_summary as
+select
+    s.run_id,
+    s.step_id,
+    s.status,
+    s.problem_count,
+    count(t.tree_id)                                               as tree_count,
+    coalesce(sum(t.is_solved), 0)                                  as solved_count,
+    cast(sum(t.is_solved) as real) / nullif(count(t.tree_id), 0)   as solved_frac,
+    coalesce(sum(t.status = 'exhausted'), 0)                       as exhausted_count,
+    coalesce(sum(t.status = 'failed'), 0)                          as failed_count,
+    s.mean_reward,
+    s.loss,
+    s.grad_norm,
+    s.clip_frac,
+    s.ratio_mean,
+    s.ratio_p99,
+    s.ratio_outside_frac,
+    s.ratio_nan_count,
+    s.entropy_nats,
+    s.search_weight_version,
+    s.produced_weight_version,
+    s.update_skip_reason,
+    s.skipped_group_count,
+    s.generated_tokens,
+    s.trained_tokens,
+    s.packed_tokens,
+    s.search_ms,
+    s.train_ms,
+    s.export_ms,
+    s.reload_ms,
+    s.generated_tokens * 1000.0 / nullif(s.search_ms, 0)           as generated_tokens_per_s,
+    s.created_at_ms,
+    s.ended_at_ms
+from step s
+left join tree t on t.run_id = s.run_id and t.step_id = s.step_id
+group by s.run_id, s.step_id;
+
+CREATE VIEW token_use as
+with by_step as (
+    select
+        s.run_id,
+        s.step_id,
+        coalesce(sum(t.generated_tokens), 0)  as generated_tokens,
+        coalesce(sum(t.trajectory_tokens), 0) as trajectory_tokens,
+        coalesce(s.trained_tokens, 0)         as trained_tokens,
+        coalesce(s.packed_tokens, 0)          as packed_tokens
+    from step s
+    left join tree t on t.run_id = s.run_id and t.step_id = s.step_id
+    group by s.run_id, s.step_id
+),
+both as (
+    select * from by_step
+    union all
+    select run_id, null, sum(generated_tokens), sum(trajectory_tokens), sum(trained_tokens), sum(packed_tokens)
+    from by_step
+    group by run_id
+)
+select
+    run_id,
+    step_id,
+    generated_tokens,
+    trajectory_tokens,
+    trained_tokens,
+    packed_tokens,
+    cast(generated_tokens as real) / nullif(trajectory_tokens, 0) as search_overhead,
+    cast(trained_tokens as real) / nullif(packed_tokens, 0)       as sharing_factor
+from both;
+
+CREATE TABLE trajectory (
+    tree_id         integer not null,
+    -- Order in which they were backed up, from 0.
+    ordinal         integer not null,
+    leaf_node_id    integer not null,
+    verdict         text    not null,
+    reward          real    not null,
+    -- Mean -logprob over all sampled tokens of the path.
+    entropy_nats    real,
+    response_tokens integer not null,
+    provenance      text    not null,
+
+    primary key (tree_id, ordinal),
+    constraint trajectory_leaf foreign key (tree_id, leaf_node_id) references node (tree_id, node_id),
+    constraint trajectory_leaf_unique unique (tree_id, leaf_node_id),
+    constraint trajectory_verdict_known check (verdict in ('correct', 'incorrect', 'no_answer', 'error')),
+    constraint trajectory_provenance_known check (provenance in ('search', 'rollout', 'cached'))
+) strict, without rowid;
+
+CREATE INDEX trajectory_incorrect_by_entropy on trajectory (entropy_nats)
+    where verdict = 'incorrect' and entropy_nats is not null;
+
+CREATE TABLE trajectory_node (
+    tree_id integer not null,
+    ordinal integer not null,
+    depth   integer not null,
+    node_id integer not null,
+
+    primary key (tree_id, ordinal, depth),
+    constraint trajectory_node_trajectory foreign key (tree_id, ordinal) references trajectory (tree_id, ordinal),
+    constraint trajectory_node_node foreign key (tree_id, node_id) references node (tree_id, node_id)
+) strict, without rowid;
+
+CREATE VIEW trajectory_text as
+select
+    t.run_id,
+    t.step_id,
+    t.tree_id,
+    t.problem_id,
+    j.ordinal,
+    j.leaf_node_id,
+    j.verdict,
+    j.reward,
+    j.entropy_nats,
+    j.response_tokens,
+    j.provenance,
+    (
+        select json_group_array(path.q_total)
+        from (
+            select n.q_total
+            from trajectory_node p
+            join node n on n.tree_id = p.tree_id and n.node_id = p.node_id
+            where p.tree_id = j.tree_id and p.ordinal = j.ordinal
+            order by p.depth
+        ) path
+    ) as q_path,
+    (
+        select group_concat(path.text, '')
+        from (
+            select c.text
+            from trajectory_node p
+            join node_content c on c.tree_id = p.tree_id and c.node_id = p.node_id
+            where p.tree_id = j.tree_id and p.ordinal = j.ordinal
+            order by p.depth
+        ) path
+    ) as response
+from trajectory j
+join tree t on t.tree_id = j.tree_id;
+
+CREATE TABLE tree (
+    tree_id             integer primary key,
+    run_id              integer not null,
+    step_id             integer not null,
+    -- Place in the step's batch. With run and step it names the work, so that no tree is ever counted twice.
+    slot                integer not null,
+    problem_id          integer not null,
+    rules               text    not null,
+    -- lambda of UCT, without which a node's score cannot be read off its visits and q.
+    uct_lambda          real    not null,
+    status              text    not null,
+    -- Why it failed, for a person.
+    error               text,
+    seed                text    not null,
+    expansion_count     integer not null,
+    generated_tokens    integer not null,
+    -- These three follow from the nodes and are written by the store itself. A tree is solved if a correct terminal was
+    -- found; a token shared by several trajectories counts once in `trajectory_tokens`.
+    node_count          integer not null,
+    trajectory_tokens   integer not null,
+    is_solved           integer not null,
+    wall_ms             integer not null,
+    -- The weights that sampled its nodes; null where nothing was sampled.
+    weight_version_min  integer,
+    weight_version_max  integer,
+    created_at_ms       integer not null,
+
+    constraint tree_slot_unique unique (run_id, step_id, slot),
+    constraint tree_step foreign key (run_id, step_id) references step (run_id, step_id),
+    constraint tree_problem foreign key (problem_id) references problem (problem_id),
+    constraint tree_weight_version_min
+        foreign key (run_id, weight_version_min) references weight_version (run_id, weight_version),
+    constraint tree_weight_version_max
+        foreign key (run_id, weight_version_max) references weight_version (run_id, weight_version),
+    constraint tree_rules_known check (rules in ('released', 'paper')),
+    constraint tree_status_known check (status in ('complete', 'exhausted', 'budget', 'failed')),
+    constraint tree_error_iff_failed check ((status = 'failed') = (error is not null)),
+    constraint tree_is_solved_boolean check (is_solved in (0, 1)),
+    constraint tree_weight_versions_ordered check (weight_version_min <= weight_version_max)
+) strict;
+
+CREATE INDEX tree_by_problem on tree (problem_id);
+
+CREATE VIEW tree_summary as
+select
+    t.tree_id,
+    t.run_id,
+    t.step_id,
+    t.slot,
+    t.problem_id,
+    p.name as problem_name,
+    t.rules,
+    t.uct_lambda,
+    t.status,
+    t.error,
+    t.seed,
+    t.expansion_count,
+    t.generated_tokens,
+    t.node_count,
+    t.trajectory_tokens,
+    (select count(*) from trajectory j where j.tree_id = t.tree_id) as trajectory_count,
+    t.is_solved,
+    t.wall_ms,
+    t.weight_version_min,
+    t.weight_version_max,
+    t.created_at_ms
+from tree t
+join problem p on p.problem_id = t.problem_id;
+
+CREATE VIEW weight_history as
+select
+    w.run_id,
+    w.weight_version,
+    w.step_id,
+    w.confirmed_at_ms is not null as is_confirmed,
+    w.digest,
+    w.path,
+    w.size_bytes,
+    w.reload_ms,
+    w.canary_mean_abs_nats,
+    w.canary_max_abs_nats,
+    w.created_at_ms,
+    w.confirmed_at_ms
+from weight_version w;
+
+CREATE TABLE weight_version (
+    run_id               integer not null,
+    weight_version       integer not null,
+    -- The step whose update produced it.
+    step_id              integer,
+    -- SHA-256 over all tensors' checksums, as in the manifest.
+    digest               text    not null,
+    -- The folder in the Hugging Face layout.
+    path                 text    not null,
+    size_bytes           integer not null,
+    -- When the export was recorded.
+    created_at_ms        integer not null,
+    -- When every replica had confirmed the load, how long that took, and how far the server's logprobs of a fixed
+    -- sequence then were from the trainer's. Null until confirmed.
+    confirmed_at_ms      integer,
+    reload_ms            integer,
+    canary_mean_abs_nats real,
+    canary_max_abs_nats  real,
+
+    primary key (run_id, weight_version),
+    constraint weight_version_run foreign key (run_id) references run (run_id),
+    constraint weight_version_step foreign key (run_id, step_id) references step (run_id, step_id),
+    constraint weight_version_not_negative check (weight_version >= 0),
+    constraint weight_version_initial_has_no_step check ((weight_version = 0) = (step_id is null)),
+    constraint weight_version_digest_is_hex check (length(digest) = 64 and digest not glob '*[^0-9a-f]*'),
+    constraint weight_version_reload_if_confirmed check ((confirmed_at_ms is null) = (reload_ms is null))
+) strict, without rowid;
