@@ -9,7 +9,7 @@ pub mod search;
 pub mod train;
 
 pub use data::{DataConfig, PromptConfig, PromptKind};
-pub use inference::{InferenceConfig, LogprobsMode};
+pub use inference::{InferenceConfig, LogprobsMode, ServerDevice};
 pub use run::RunConfig;
 pub use search::{Backtrace, DepthBonus, Rules, SearchConfig};
 pub use train::{AdvantageForm, ComputeDtype, DeviceChoice, OldLogprobs, TrainConfig};
