@@ -1,6 +1,9 @@
 //! The engine against a server that misbehaves on purpose: what is tried again, what is refused, what fences a
 //! replica off. The real server is in `vllm_server.rs`.
 
+// clippy knows functions marked as tests only, not their helpers.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -89,8 +89,11 @@ pub(super) struct Logprobs {
     #[serde(default)]
     pub token_logprobs: Vec<Option<f64>>,
     #[serde(default)]
-    pub top_logprobs: Option<Vec<Option<HashMap<String, Option<f64>>>>>,
+    pub top_logprobs: Option<Vec<Option<TopLogprobs>>>,
 }
+
+/// The most likely tokens of one position, by `token_id:N`.
+pub(super) type TopLogprobs = HashMap<String, Option<f64>>;
 
 /// Logprob of one prompt token.
 #[derive(Debug, Deserialize)]
