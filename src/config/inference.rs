@@ -1,7 +1,5 @@
 //! `[inference]`: the server.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 /// Which logprobs the server is started with (`--logprobs-mode`).
@@ -14,6 +12,18 @@ pub enum LogprobsMode {
     Processed,
 }
 
+/// Where a launched server computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerDevice {
+    /// The GPU where there is an NVIDIA driver, else the processor.
+    Auto,
+    /// The processor (vLLM's CPU wheel).
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
 /// The server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -22,8 +32,11 @@ pub struct InferenceConfig {
     pub launch: bool,
     /// Base URLs of running servers, used when `launch` is false.
     pub urls: Vec<String>,
-    /// Command that starts the server when `launch` is true; the flags are appended.
+    /// Python that starts the server when `launch` is true, with arguments that go before `-m`. Empty:
+    /// `.venv/bin/python` in the working folder if it is there, else `python3`.
     pub command: Vec<String>,
+    /// Where the launched server computes.
+    pub device: ServerDevice,
     /// Port of the launched server; 0 picks a free one.
     pub port: u16,
     /// Further flags of the launched server.
@@ -32,20 +45,20 @@ pub struct InferenceConfig {
     pub dtype: String,
     /// Context of the launched server in tokens.
     pub max_model_tokens: usize,
+    /// Memory of the launched server's KV cache in GiB when it computes on the processor.
+    pub cpu_kv_cache_gib: u32,
     /// Logprobs of the launched server.
     pub logprobs_mode: LogprobsMode,
     /// Seconds until a launched server must answer.
     pub start_timeout_s: u64,
-    /// Sequences in flight over all trees; 0 takes what the server says it can batch.
+    /// Sequences in flight over all trees; 0 takes what the servers say they can batch.
     pub max_sequences: usize,
     /// Seconds until one generation request must have answered.
     pub request_timeout_s: u64,
     /// Seconds for each phase of a reload.
     pub reload_timeout_s: u64,
-    /// Seconds over which a failed request is tried again.
+    /// Seconds over which a failed request is tried again, from its first failure.
     pub retry_timeout_s: u64,
-    /// Folder with the worker extension; the default is the project's own `inference/`.
-    pub extension_dir: PathBuf,
 }
 
 impl Default for InferenceConfig {
@@ -54,17 +67,18 @@ impl Default for InferenceConfig {
             launch: false,
             urls: Vec::new(),
             command: Vec::new(),
+            device: ServerDevice::Auto,
             port: 0,
             extra_args: Vec::new(),
             dtype: "auto".into(),
             max_model_tokens: 18_432,
+            cpu_kv_cache_gib: 2,
             logprobs_mode: LogprobsMode::Processed,
             start_timeout_s: 600,
             max_sequences: 0,
             request_timeout_s: 600,
             reload_timeout_s: 120,
             retry_timeout_s: 120,
-            extension_dir: "inference".into(),
         }
     }
 }

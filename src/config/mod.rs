@@ -15,7 +15,7 @@ pub mod validate;
 
 pub use data::{DataConfig, PromptConfig, PromptKind};
 pub use error::{ConfigError, ConfigErrors, Place};
-pub use inference::{InferenceConfig, LogprobsMode};
+pub use inference::{InferenceConfig, LogprobsMode, ServerDevice};
 pub use parse::parse;
 pub use render::{hash, render};
 pub use run::RunConfig;

@@ -5,6 +5,8 @@
 //! [`EngineError::Fenced`] until it has confirmed a load.
 
 pub mod error;
+mod retry;
+pub mod vllm;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,18 +21,21 @@ pub type EngineFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError
 
 /// A server or an in-process sampler.
 pub trait Engine: Send + Sync {
-    /// Samples `request.n` continuations, in order.
+    /// Samples `request.n` continuations, in order, all under one weight version.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the request; nothing of it is kept.
     fn generate(&self, request: GenerateRequest) -> EngineFuture<'_, Vec<Continuation>>;
 
     /// Logprobs of `tokens[1..]` given what precedes each, [T - 1], in nats, at temperature 1, under the weights now
-    /// held. Used as the canary after a load.
-    fn score<'a>(&'a self, tokens: &'a [TokenId]) -> EngineFuture<'a, Vec<f32>>;
+    /// held: one row per replica, computed without any cache. Used as the canary after a load.
+    fn score<'a>(&'a self, tokens: &'a [TokenId]) -> EngineFuture<'a, Vec<Vec<f32>>>;
 
     /// Replaces the weights and returns only when every replica has confirmed version and checksums and holds no
-    /// cache of older weights.
+    /// cache of older weights. Requests in flight are stopped and sampled again under the new weights.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a replica whose reload was dropped half way is fenced off.
     fn load_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, LoadReport>;
 
     /// What the engine can do, as found at start.
@@ -40,8 +45,12 @@ pub trait Engine: Send + Sync {
 /// What an engine said of itself at start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Capabilities {
+    /// Name and version of the engine, for the record: `vllm 0.26.0`.
+    pub engine: String,
     /// Largest number of prompt and generated tokens together.
     pub max_model_tokens: usize,
+    /// Size of the vocabulary; every token id is below it.
+    pub vocab_tokens: usize,
     /// Largest number of sequences that are worth having in flight.
     pub max_sequences: usize,
     /// Sampled-token logprobs are those of the distribution that is sampled from, at the configured sampling.
@@ -55,6 +64,59 @@ pub struct LoadReport {
     pub version: WeightVersion,
     /// From the pause to the confirmation of the last replica.
     pub elapsed: Duration,
-    /// Time of each phase, in order: pause, load, verify, reset cache, resume.
-    pub phases: Vec<(String, Duration)>,
+    /// Time of each phase in order, the slowest replica's.
+    pub phases: Vec<(ReloadPhase, Duration)>,
+    /// How much of the weights was compared with the model itself, on the replica where least was.
+    pub held: HeldWeights,
+}
+
+/// A phase of a reload, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadPhase {
+    /// No new work; requests in flight are stopped.
+    Pause,
+    /// The worker checks the file, then replaces the weights.
+    Load,
+    /// The worker says what the model now holds.
+    Verify,
+    /// The prefix cache of the old weights is dropped.
+    ResetCache,
+    /// Work goes on.
+    Resume,
+}
+
+impl ReloadPhase {
+    /// The name used in SQL, JSON and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReloadPhase::Pause => "pause",
+            ReloadPhase::Load => "load",
+            ReloadPhase::Verify => "verify",
+            ReloadPhase::ResetCache => "reset_cache",
+            ReloadPhase::Resume => "resume",
+        }
+    }
+}
+
+impl std::fmt::Display for ReloadPhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How the loaded weights were compared with what the model holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldWeights {
+    /// Tensors compared bit for bit with the model's own memory.
+    pub bitwise_tensors: u64,
+    /// Their size in the file.
+    pub bitwise_bytes: u64,
+    /// Tensors that the engine repacked, of which sampled columns were read back bit for bit.
+    pub probed_tensors: u64,
+    /// Size of those columns.
+    pub probed_bytes: u64,
+    /// Tensors known to be loaded only because the load read them.
+    pub unchecked_tensors: u64,
+    /// Their size in the file.
+    pub unchecked_bytes: u64,
 }

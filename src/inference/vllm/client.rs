@@ -1,0 +1,157 @@
+//! One call to one server, with a deadline: status first, then the body. No retry and no state here.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::wire;
+use crate::inference::EngineError;
+
+/// The server closes idle connections after 5 s; ours are given up before, so that none is used as it closes.
+const IDLE: Duration = Duration::from_secs(3);
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// A server's base URL and its connections.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Client {
+    /// A client without any open connection yet.
+    pub fn new(url: &str) -> Result<Client, EngineError> {
+        // An error means that another provider is already installed, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let url = url.trim_end_matches('/').to_owned();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .pool_idle_timeout(IDLE)
+            .build()
+            .map_err(|source| EngineError::Unreachable { url: url.clone(), source: source.into() })?;
+        Ok(Client { http, url })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub async fn health(&self, deadline: Duration) -> Result<(), EngineError> {
+        self.call(Method::GET, "/health", None::<&()>, deadline).await.map(|_| ())
+    }
+
+    pub async fn version(&self, deadline: Duration) -> Result<String, EngineError> {
+        self.get::<wire::ServerVersion>("/version", deadline).await.map(|answer| answer.version)
+    }
+
+    pub async fn models(&self, deadline: Duration) -> Result<wire::Models, EngineError> {
+        self.get("/v1/models", deadline).await
+    }
+
+    pub async fn is_paused(&self, deadline: Duration) -> Result<bool, EngineError> {
+        self.get::<wire::IsPaused>("/is_paused", deadline).await.map(|answer| answer.is_paused)
+    }
+
+    pub async fn complete(
+        &self,
+        request: &wire::CompletionRequest<'_>,
+        deadline: Duration,
+    ) -> Result<wire::Completion, EngineError> {
+        self.post("/v1/completions", Some(request), deadline).await
+    }
+
+    /// Stops what is in flight (it answers `abort`) and holds back what comes later.
+    pub async fn pause(&self, deadline: Duration) -> Result<(), EngineError> {
+        self.post::<Value>("/pause?mode=abort", None::<&()>, deadline).await.map(|_| ())
+    }
+
+    pub async fn resume(&self, deadline: Duration) -> Result<(), EngineError> {
+        self.post::<Value>("/resume", None::<&()>, deadline).await.map(|_| ())
+    }
+
+    /// Whether the cache was dropped; blocks still held make it say no.
+    pub async fn reset_prefix_cache(&self, deadline: Duration) -> Result<bool, EngineError> {
+        self.post::<wire::CacheReset>("/reset_prefix_cache", None::<&()>, deadline).await.map(|answer| answer.success)
+    }
+
+    /// Calls a method of the worker extension; one result per worker, never none.
+    pub async fn rpc<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        kwargs: Value,
+        deadline: Duration,
+    ) -> Result<Vec<T>, EngineError> {
+        let body = json!({ "method": method, "kwargs": kwargs, "timeout": deadline.as_secs_f64() });
+        let answer: wire::RpcResults<T> = self.post("/collective_rpc", Some(&body), deadline).await?;
+        if answer.results.is_empty() {
+            return Err(self.bad_answer("/collective_rpc", format!("no worker answered `{method}`")));
+        }
+        Ok(answer.results)
+    }
+
+    pub fn bad_answer(&self, path: &str, problem: String) -> EngineError {
+        EngineError::BadAnswer { url: self.url.clone(), path: path.to_owned(), problem }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, deadline: Duration) -> Result<T, EngineError> {
+        let body = self.call(Method::GET, path, None::<&()>, deadline).await?;
+        self.parsed(path, &body)
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<&impl Serialize>,
+        deadline: Duration,
+    ) -> Result<T, EngineError> {
+        let body = self.call(Method::POST, path, body, deadline).await?;
+        self.parsed(path, &body)
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, EngineError> {
+        wire::parse(body).map_err(|error| self.bad_answer(path, error.to_string()))
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, EngineError> {
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let exchange = async {
+            let response = request.send().await?;
+            let status = response.status();
+            Ok((status, response.bytes().await?))
+        };
+        let (status, bytes) = match tokio::time::timeout(deadline, exchange).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(source)) => return Err(self.transport(source)),
+            Err(_) => {
+                return Err(EngineError::Deadline { url: self.url.clone(), path: path.to_owned(), deadline });
+            }
+        };
+        if status.is_success() {
+            return Ok(bytes.to_vec());
+        }
+        let (url, path, message) = (self.url.clone(), path.to_owned(), wire::error_message(&bytes));
+        if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+            return Err(EngineError::ServerFailed { url, path, status: status.as_u16(), message });
+        }
+        Err(EngineError::Refused { url, path, status: status.as_u16(), message })
+    }
+
+    fn transport(&self, source: reqwest::Error) -> EngineError {
+        // The URL is in our own message already.
+        EngineError::Unreachable { url: self.url.clone(), source: source.without_url().into() }
+    }
+}

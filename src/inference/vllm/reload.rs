@@ -1,0 +1,157 @@
+//! New weights into a running server: pause, load, verify, drop the prefix cache, resume.
+//!
+//! The pause stops what is in flight (vLLM's mode `abort`): it returns at once, while waiting for the longest answer
+//! has no bound, and letting requests live through the load would give answers from two policies without a mark. What
+//! was stopped is sampled again under the new weights.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::pool::{Replica, Weights};
+use super::wire::LoadAnswer;
+use crate::inference::{EngineError, HeldWeights, ReloadPhase};
+use crate::types::WeightManifest;
+
+/// Pause between two attempts to drop the cache while the server lets go of the stopped requests.
+const CACHE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How one replica's reload went.
+#[derive(Debug)]
+pub(super) struct Reloaded {
+    pub phases: Vec<(ReloadPhase, Duration)>,
+    pub held: HeldWeights,
+}
+
+/// Loads `manifest` into one replica, each phase within `deadline`.
+///
+/// # Errors
+/// [`EngineError::Reload`] naming the phase; the replica is fenced off. Weights that were refused before the model
+/// was touched leave the server running on the old ones, other failures leave it paused.
+///
+/// # Cancel safety
+/// Dropped half way, the replica is fenced off.
+pub(super) async fn reload(
+    replica: &Replica,
+    manifest: &WeightManifest,
+    deadline: Duration,
+) -> Result<Reloaded, EngineError> {
+    let gate = replica.begin_reload();
+    let mut phases = Vec::new();
+    let mut current = ReloadPhase::Pause;
+    match run(replica, manifest, deadline, &mut current, &mut phases).await {
+        Ok(held) => {
+            gate.open(Weights::of(manifest));
+            Ok(Reloaded { phases, held })
+        }
+        Err(source) => {
+            let version = manifest.version;
+            let refused = matches!(source, EngineError::WeightsRefused { .. });
+            // The model is the old one: nothing speaks against letting other users of the server go on.
+            let resumed = refused && replica.client.resume(deadline).await.is_ok();
+            let left = if resumed { ", it still holds the version before" } else { "" };
+            gate.fence(format!("loading version {version} failed in phase `{current}`{left}"));
+            let url = replica.client.url().to_owned();
+            Err(EngineError::Reload { url, version, phase: current, source: Box::new(source) })
+        }
+    }
+}
+
+async fn run(
+    replica: &Replica,
+    manifest: &WeightManifest,
+    deadline: Duration,
+    current: &mut ReloadPhase,
+    phases: &mut Vec<(ReloadPhase, Duration)>,
+) -> Result<HeldWeights, EngineError> {
+    let mut held = HeldWeights::default();
+    let order =
+        [ReloadPhase::Pause, ReloadPhase::Load, ReloadPhase::Verify, ReloadPhase::ResetCache, ReloadPhase::Resume];
+    for phase in order {
+        *current = phase;
+        let start = Instant::now();
+        match phase {
+            ReloadPhase::Pause => replica.client.pause(deadline).await?,
+            ReloadPhase::Load => load(replica, manifest, deadline).await?,
+            ReloadPhase::Verify => held = verify(replica, manifest).await?,
+            ReloadPhase::ResetCache => reset_cache(replica, deadline).await?,
+            ReloadPhase::Resume => replica.client.resume(deadline).await?,
+        }
+        phases.push((phase, start.elapsed()));
+    }
+    Ok(held)
+}
+
+async fn load(replica: &Replica, manifest: &WeightManifest, deadline: Duration) -> Result<(), EngineError> {
+    let path = manifest.dir.join(&manifest.file);
+    let path = std::path::absolute(&path).map_err(|source| EngineError::File { path: path.clone(), source })?;
+    let kwargs = json!({
+        "path": path.to_string_lossy(),
+        "version": manifest.version.0,
+        "tensors": manifest.tensors,
+    });
+    let answers: Vec<LoadAnswer> = replica.client.rpc("ds_load", kwargs, deadline).await?;
+    // A worker that broke outweighs one that only refused.
+    if let Some(broken) = answers.iter().find(|answer| !answer.intact) {
+        return Err(EngineError::WeightsBroken { message: broken.error.clone().unwrap_or_default() });
+    }
+    match answers.iter().find(|answer| !answer.ok) {
+        // On several workers some may have loaded while others refused: together they are no model.
+        Some(answer) if answers.iter().all(|other| !other.ok) => {
+            Err(EngineError::WeightsRefused { message: answer.error.clone().unwrap_or_default() })
+        }
+        Some(answer) => Err(EngineError::WeightsBroken {
+            message: format!("only some workers loaded: {}", answer.error.clone().unwrap_or_default()),
+        }),
+        None => Ok(()),
+    }
+}
+
+async fn verify(replica: &Replica, manifest: &WeightManifest) -> Result<HeldWeights, EngineError> {
+    let mut least: Option<HeldWeights> = None;
+    for worker in replica.worker_states(true).await? {
+        let differs = |what: &str, expected: String, found: String| {
+            Err(EngineError::WeightsDiffer { what: what.to_owned(), expected, found })
+        };
+        if worker.version != manifest.version.0 {
+            return differs("weight version", manifest.version.to_string(), worker.version.to_string());
+        }
+        if worker.digest.as_deref() != Some(manifest.digest.as_str()) {
+            return differs("digest of the weights", manifest.digest.clone(), worker.digest.unwrap_or_default());
+        }
+        let Some(held) = worker.held.filter(|_| worker.intact) else {
+            return differs("state of the model", "whole".into(), "not comparable with the file".into());
+        };
+        if !held.different.is_empty() {
+            return differs("held weights", "the file's values".into(), held.different.join(", "));
+        }
+        let held = HeldWeights {
+            bitwise_tensors: held.bitwise_tensors,
+            bitwise_bytes: held.bitwise_bytes,
+            probed_tensors: held.probed_tensors,
+            probed_bytes: held.probed_bytes,
+            unchecked_tensors: held.unchecked_tensors,
+            unchecked_bytes: held.unchecked_bytes,
+        };
+        if least.is_none_or(|other| held.bitwise_bytes + held.probed_bytes < other.bitwise_bytes + other.probed_bytes) {
+            least = Some(held);
+        }
+    }
+    least.ok_or_else(|| EngineError::Bug { invariant: "a server has at least one worker".into() })
+}
+
+async fn reset_cache(replica: &Replica, deadline: Duration) -> Result<(), EngineError> {
+    let end = Instant::now() + deadline;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if replica.client.reset_prefix_cache(left).await? {
+            return Ok(());
+        }
+        if Instant::now() + CACHE_PAUSE >= end {
+            let problem = "it did not drop its prefix cache: blocks are still held".to_owned();
+            return Err(replica.client.bad_answer("/reset_prefix_cache", problem));
+        }
+        tokio::time::sleep(CACHE_PAUSE).await;
+    }
+}

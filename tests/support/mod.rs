@@ -1,0 +1,5 @@
+//! What several test files share. Each uses a part of it, hence the allowance.
+#![allow(dead_code)]
+
+pub mod scripted;
+pub mod vllm;
