@@ -66,7 +66,7 @@ test-python: setup ## the Python files in inference/
 lock: setup ## resolve the Python requirements anew
 	@for variant in cpu gpu; do \
 		override=inference/requirements-$$variant-override.txt; \
-		UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile --quiet --universal --python-version 3.11 \
+		UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile --quiet --system-certs --universal --python-version 3.11 \
 			--generate-hashes $$(test ! -e $$override || echo --override $$override) \
 			inference/requirements-$$variant.in --output-file inference/requirements-$$variant.txt; \
 	done

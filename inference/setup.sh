@@ -142,8 +142,9 @@ python() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
         -r .venv/.uv.txt || die "uv could not be installed" "is the package index reachable from here?"
     if [ -n "${PIP_INDEX_URL:-}" ]; then export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}; fi
-    UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-300} .venv/bin/uv pip sync --quiet --python .venv/bin/python --no-build \
-        --require-hashes "$lock" >&2 ||
+    # The system's certificates, not uv's own: behind a proxy that signs for itself only those will do.
+    UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-300} .venv/bin/uv pip sync --quiet --system-certs --python .venv/bin/python \
+        --no-build --require-hashes "$lock" >&2 ||
         die "the packages of $lock could not be installed" "what was fetched is kept: run it again"
     # Without .pyc files each of the server's processes needs half a minute more to start.
     say "byte-compiling torch, transformers and vllm"
