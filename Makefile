@@ -12,7 +12,7 @@ export REQUIRE_VLLM ?= 1
 
 python := .venv/bin/python
 orchestrator := target/release/orchestrator
-problems := runs/quickstart-problems.jsonl
+problems := runs/quickstart/problems.jsonl
 # Used where cargo-deny is not installed already; kept outside target/ so that `cargo clean` does not throw it away.
 deny_version := 0.20.2
 advisories := https://github.com/rustsec/advisory-db
