@@ -16,7 +16,8 @@ problems := runs/quickstart/problems.jsonl
 # Used where cargo-deny is not installed already; kept outside target/ so that `cargo clean` does not throw it away.
 deny_version := 0.20.2
 advisories := https://github.com/rustsec/advisory-db
-deny := $(or $(shell PATH="$(PATH)" command -v cargo-deny),.tools/bin/cargo-deny)
+own_deny := .tools/cargo-deny-$(deny_version)/bin/cargo-deny
+deny := $(or $(shell PATH="$(PATH)" command -v cargo-deny),$(own_deny))
 
 .PHONY: help setup build quickstart test fmt lint deny test-rust test-python lock
 
@@ -41,7 +42,7 @@ fmt: ## formatting
 lint: setup ## clippy, warnings denied
 	@cargo clippy --release --locked --all-targets -- -D warnings
 
-deny: .tools/bin/cargo-deny ## licences, bans and sources of the dependencies; advisories where the database answers
+deny: $(deny) ## licences, bans and sources of the dependencies; advisories where the database answers
 	@$(deny) --locked check --hide-inclusion-graph licenses bans sources
 	@if timeout 20 git ls-remote --exit-code $(advisories) HEAD < /dev/null > /dev/null 2>&1; then \
 		$(deny) --locked check --hide-inclusion-graph advisories; \
@@ -49,13 +50,13 @@ deny: .tools/bin/cargo-deny ## licences, bans and sources of the dependencies; a
 		echo 'advisories not checked: $(advisories) does not answer from here'; \
 	fi
 
-.tools/bin/cargo-deny:
-	@if [ $(deny) = $@ ]; then \
-		echo 'setup: building cargo-deny $(deny_version) into .tools (two to three minutes, once)' >&2; \
-		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-			CARGO_TARGET_DIR=.tools/build cargo install --quiet --locked --root .tools cargo-deny@$(deny_version); \
-		rm -rf .tools/build; \
-	fi
+# Built without its own profile (link-time optimisation): the check takes a second either way.
+$(own_deny):
+	@echo 'building cargo-deny $(deny_version) into .tools (2 to 3 minutes, once)' >&2
+	@CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		CARGO_TARGET_DIR=.tools/build cargo install --quiet --locked --root .tools/cargo-deny-$(deny_version) \
+		cargo-deny@$(deny_version)
+	@rm -rf .tools/build
 
 test-rust: setup ## cargo test
 	@cargo test --release --locked
@@ -66,7 +67,7 @@ test-python: setup ## the Python files in inference/
 lock: setup ## resolve the Python requirements anew
 	@for variant in cpu gpu; do \
 		override=inference/requirements-$$variant-override.txt; \
-		UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile --quiet --system-certs --universal --python-version 3.11 \
-			--generate-hashes $$(test ! -e $$override || echo --override $$override) \
+		UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile --quiet --system-certs --universal \
+			--python-version 3.11 --generate-hashes $$(test ! -e $$override || echo --override $$override) \
 			inference/requirements-$$variant.in --output-file inference/requirements-$$variant.txt; \
 	done

@@ -8,7 +8,7 @@
 #
 #   DEVICE=cpu or DEVICE=cuda   where it computes; without it `cuda` where an NVIDIA driver is loaded, else `cpu`
 #   PYTHON=python3              an interpreter that has vLLM; without it the one in `.venv`
-#   HOST=127.0.0.1              anyone who can reach the server can replace the policy, since vLLM asks for no key on the
+#   HOST=127.0.0.1              anyone who can reach the server can replace the policy, for vLLM asks for no key on the
 #                               paths that a reload needs: a loopback address, or one in a private network
 set -euo pipefail
 
