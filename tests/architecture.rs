@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The parts of the library by tier. A part imports from itself and from lower tiers; those of tiers 1 and 2 never import
-/// a sibling. Tier 0 is one vocabulary, and tier 3 one program: their parts may meet.
+/// The parts of the library by tier. A part imports from itself and from lower tiers; those of tiers 1 and 2 never
+/// import a sibling. Tier 0 is one vocabulary, and tier 3 one program: their parts may meet.
 const TIERS: [&[&str]; 4] = [
     &["types", "config", "rng", "error"],
     &["search", "verify", "inference", "trainer", "store", "data"],
