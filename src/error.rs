@@ -49,14 +49,19 @@ pub struct Failure {
 impl Failure {
     /// The causes, outermost first.
     pub fn chain(&self) -> Vec<String> {
-        let mut texts = vec![self.source.to_string()];
-        let mut cause = self.source.source();
-        while let Some(error) = cause {
-            texts.push(error.to_string());
-            cause = error.source();
-        }
-        texts
+        chain(self.source.as_ref())
     }
+}
+
+/// An error's own text and those of its causes, outermost first.
+pub fn chain(error: &dyn std::error::Error) -> Vec<String> {
+    let mut texts = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        texts.push(error.to_string());
+        cause = error.source();
+    }
+    texts
 }
 
 impl std::fmt::Display for Failure {

@@ -70,6 +70,7 @@
 //! ```
 #![deny(missing_docs)]
 
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod error;
@@ -79,6 +80,7 @@ pub mod rng;
 pub mod run;
 pub mod search;
 pub mod store;
+pub mod telemetry;
 pub mod trainer;
 pub mod types;
 pub mod verify;

@@ -22,8 +22,6 @@ pub struct RunConfig {
     pub problems_per_step: u32,
     /// Keep the exported weights of every n-th step beside the newest; 0 keeps only the newest (the paper: 5).
     pub keep_every: u32,
-    /// Sequences decoded greedily on held-out problems every n steps; 0 is never.
-    pub eval_every: u32,
     /// Largest absolute difference between a canary logprob of the server and of the trainer, mean over the
     /// sequence, in nats. bf16 against fp32 is about 0.04.
     pub canary_tolerance_nats: f64,
@@ -39,7 +37,6 @@ impl Default for RunConfig {
             steps: 100,
             problems_per_step: 256,
             keep_every: 5,
-            eval_every: 0,
             canary_tolerance_nats: 0.15,
         }
     }

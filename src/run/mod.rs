@@ -1,1 +1,310 @@
-//! run
+//! The loop: steps of search, update and reload. The only place that knows two neighbouring parts, and their one
+//! wiring point.
+//!
+//! Order of the start: folder, problems and database (cheap, fails early), then trainer and server side by side (each
+//! takes its time), then version 0 is published like every later version. So the way that a reload goes is proven
+//! before the first token is searched, and a server that was handed over by URL holds what the database says.
+
+mod error;
+mod event;
+mod explore;
+mod lock;
+mod publish;
+mod record;
+mod shutdown;
+mod step;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::data::{ModelTokenizer, Problem, ProblemOrder, Prompter, load_problems};
+use crate::inference::Engine;
+use crate::inference::vllm::{VllmEngine, VllmSetup};
+use crate::search::SpecialTokens;
+use crate::store::{RunEnd, Store};
+use crate::trainer::{Trainer, TrainerSpec};
+use crate::types::{ProblemId, Prompt, RunId, Sampling, StepId, TokenId, WeightVersion};
+use crate::verify::Verifier;
+
+pub use error::RunError;
+pub use event::{Event, Observer, StepSummary};
+
+use explore::{Explorer, Task};
+use lock::FolderLock;
+use publish::{PublishSettings, Publisher};
+use shutdown::{Interruptible, until_cancelled};
+use step::{Posed, Stepper};
+
+/// Name of the database in the run folder.
+pub const DATABASE: &str = "orchestrator.sqlite";
+
+/// Tokens of the canary: enough for every layer and position to matter, few enough to cost nothing.
+const CANARY_TOKENS: usize = 96;
+
+/// How a run ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All configured steps are done.
+    AllSteps,
+    /// The run was called off; finished steps and trees are kept.
+    Interrupted,
+}
+
+/// What a run leaves behind.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Row of the run.
+    pub run: RunId,
+    /// How it ended.
+    pub ended: Ended,
+    /// Steps done.
+    pub steps_done: u32,
+    /// Folder of the newest confirmed weights in the Hugging Face layout; `None` if none was confirmed.
+    pub weights: Option<PathBuf>,
+    /// Folder of the run, which holds the database.
+    pub dir: PathBuf,
+}
+
+/// Trains as `config` says. `config` has passed [`crate::config::validate`].
+///
+/// # Errors
+/// The first failure that the run cannot go on from. What was committed before stays, and the run's row says `failed`.
+pub async fn run(config: Config, observer: Observer, cancel: CancellationToken) -> Result<Outcome, RunError> {
+    let dir = config.run.dir.clone();
+    create_dir(&dir)?;
+    let _lock = FolderLock::acquire(&dir)?;
+    let problems = Problems::load(&config)?;
+    let store = Store::open(&dir.join(DATABASE)).await?;
+    let run = store.create_run(record::run(&config)?).await?;
+    let mut progress = Reached::default();
+    let result = train(&config, &problems, &store, run, &observer, &cancel, &mut progress).await;
+    let end = match &result {
+        Ok(Ended::AllSteps) => RunEnd::Done,
+        Ok(Ended::Interrupted) => RunEnd::Interrupted,
+        Err(error) => RunEnd::Failed { error: crate::error::chain(error).join(": ") },
+    };
+    let recorded = store.finish_run(run, end).await;
+    let closed = store.close().await;
+    // The outcome of the run matters more than that of writing it down.
+    let ended = result?;
+    recorded?;
+    closed?;
+    Ok(Outcome { run, ended, steps_done: progress.steps_done, weights: progress.weights, dir })
+}
+
+/// How far a run has come, also when it ends early.
+#[derive(Debug, Default)]
+struct Reached {
+    steps_done: u32,
+    weights: Option<PathBuf>,
+}
+
+/// The problems of a run, posed to the policy.
+struct Problems {
+    problems: Vec<Problem>,
+    prompts: Vec<Prompt>,
+    tokenizer: Arc<ModelTokenizer>,
+}
+
+impl Problems {
+    fn load(config: &Config) -> Result<Problems, RunError> {
+        let tokenizer = Arc::new(ModelTokenizer::load(&config.run.model)?);
+        let prompter = Prompter::new(&config.prompt, tokenizer.clone())?;
+        let mut problems = load_problems(&config.data.problems)?;
+        if config.data.limit > 0 {
+            problems.truncate(config.data.limit);
+        }
+        let prompts = problems
+            .iter()
+            .map(|problem| Ok(prompter.pose(&problem.problem)?.prompt))
+            .collect::<Result<Vec<_>, RunError>>()?;
+        Ok(Problems { problems, prompts, tokenizer })
+    }
+
+    fn longest_prompt_tokens(&self) -> usize {
+        self.prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0)
+    }
+
+    /// A fixed sequence from the run's own text: prompts one after the other, cut to size.
+    fn canary(&self, context_tokens: usize) -> Vec<TokenId> {
+        let tokens = self.prompts.iter().flat_map(|prompt| prompt.tokens.iter().copied());
+        tokens.take(CANARY_TOKENS.min(context_tokens.saturating_sub(1))).collect()
+    }
+}
+
+async fn train(
+    config: &Config,
+    problems: &Problems,
+    store: &Store,
+    run: RunId,
+    observer: &Observer,
+    cancel: &CancellationToken,
+    reached: &mut Reached,
+) -> Result<Ended, RunError> {
+    let started = Instant::now();
+    let rows = store.insert_problems(problems.problems.iter().map(record::problem).collect()).await?;
+    let run_dir = config.run.dir.join(format!("run-{run}"));
+    create_dir(&run_dir)?;
+
+    observer(Event::Starting(if config.inference.launch {
+        "loading the model and starting the server".into()
+    } else {
+        "loading the model and greeting the servers".into()
+    }));
+    let parts = start_parts(config, run, &run_dir);
+    let (trainer, engine) = match until_cancelled(cancel, parts).await {
+        Interruptible::Finished(parts) => parts?,
+        Interruptible::Interrupted => return Ok(Ended::Interrupted),
+    };
+    let work = Work { config, problems, rows: &rows, store, run, run_dir: &run_dir, observer };
+    let steps = work.steps(trainer.clone(), engine.clone(), started, reached);
+    let result = match until_cancelled(cancel, steps).await {
+        Interruptible::Finished(result) => result.map(|()| Ended::AllSteps),
+        Interruptible::Interrupted => Ok(Ended::Interrupted),
+    };
+    engine.stop().await;
+    result
+}
+
+/// Trainer and server side by side: both read the same model.
+async fn start_parts(
+    config: &Config,
+    run: RunId,
+    run_dir: &Path,
+) -> Result<(Arc<Trainer>, Arc<VllmEngine>), RunError> {
+    let spec = TrainerSpec {
+        config: config.train.clone(),
+        model_dir: config.run.model.clone(),
+        temperature: config.search.temperature,
+        response_budget_tokens: config.search.max_depth * config.search.step_tokens,
+    };
+    let salt = format!("{}-{run}", config.run.name);
+    let setup = VllmSetup {
+        config: &config.inference,
+        sampling: sampling(config),
+        model: &config.run.model,
+        run_dir,
+        salt: &salt,
+    };
+    let trainer = async { Trainer::spawn(spec).await.map_err(RunError::from) };
+    let engine = async { VllmEngine::start(setup).await.map_err(RunError::from) };
+    let (trainer, engine) = tokio::try_join!(trainer, engine)?;
+    Ok((Arc::new(trainer), Arc::new(engine)))
+}
+
+/// What the steps of a run borrow.
+struct Work<'a> {
+    config: &'a Config,
+    problems: &'a Problems,
+    rows: &'a [ProblemId],
+    store: &'a Store,
+    run: RunId,
+    run_dir: &'a Path,
+    observer: &'a Observer,
+}
+
+impl Work<'_> {
+    async fn steps(
+        &self,
+        trainer: Arc<Trainer>,
+        engine: Arc<VllmEngine>,
+        started: Instant,
+        reached: &mut Reached,
+    ) -> Result<(), RunError> {
+        let config = self.config;
+        let capabilities = engine.capabilities().clone();
+        self.check_context(capabilities.max_model_tokens)?;
+        let weights_dir = self.run_dir.join("weights");
+        create_dir(&weights_dir)?;
+        let mut publisher = Publisher::new(
+            engine.clone(),
+            trainer.clone(),
+            self.store.clone(),
+            PublishSettings {
+                run: self.run,
+                dir: weights_dir,
+                canary: self.problems.canary(capabilities.max_model_tokens),
+                tolerance_nats: config.run.canary_tolerance_nats,
+                keep_every: config.run.keep_every,
+            },
+        );
+        publisher.publish(WeightVersion::INITIAL, None).await?;
+        reached.weights = Some(publisher.version_dir(publisher.current()));
+        (self.observer)(Event::Ready { elapsed: started.elapsed(), max_sequences: capabilities.max_sequences });
+
+        let stepper = Stepper {
+            explorer: Arc::new(self.explorer(engine)),
+            trainer,
+            store: self.store.clone(),
+            run: self.run,
+            observer: self.observer.clone(),
+        };
+        let order = ProblemOrder::new(
+            config.run.seed,
+            self.problems.problems.len(),
+            config.run.problems_per_step as usize,
+            config.data.shuffle,
+        );
+        for step in 1..=config.run.steps {
+            let posed = self.pose(&order, step);
+            stepper.run(StepId(i64::from(step)), posed, &mut publisher).await?;
+            reached.steps_done = step;
+            reached.weights = Some(publisher.version_dir(publisher.current()));
+        }
+        Ok(())
+    }
+
+    fn explorer(&self, engine: Arc<VllmEngine>) -> Explorer {
+        let tokenizer = self.problems.tokenizer.clone();
+        Explorer {
+            engine,
+            special: SpecialTokens { end_of_text: tokenizer.end_of_text().to_vec(), padding: None },
+            tokenizer,
+            verifier: Verifier::default(),
+            search: self.config.search.clone(),
+            stop: self.config.prompt.stop.clone().into(),
+            seed: self.config.run.seed,
+            request_timeout: Duration::from_secs(self.config.inference.request_timeout_s),
+            observer: self.observer.clone(),
+        }
+    }
+
+    fn pose(&self, order: &ProblemOrder, step: u32) -> Vec<Posed> {
+        let chosen = order.step(u64::from(step - 1));
+        chosen
+            .into_iter()
+            .zip(0..)
+            .map(|(index, slot)| Posed {
+                problem: self.rows[index],
+                task: Task {
+                    step: StepId(i64::from(step)),
+                    slot,
+                    prompt: self.problems.prompts[index].clone(),
+                    answer: self.problems.problems[index].answer.clone(),
+                },
+            })
+            .collect()
+    }
+
+    fn check_context(&self, context_tokens: usize) -> Result<(), RunError> {
+        let search = &self.config.search;
+        let response_tokens = search.max_depth as usize * search.step_tokens as usize;
+        let prompt_tokens = self.problems.longest_prompt_tokens();
+        if prompt_tokens + response_tokens > context_tokens {
+            return Err(RunError::Context { prompt_tokens, response_tokens, context_tokens });
+        }
+        Ok(())
+    }
+}
+
+fn sampling(config: &Config) -> Sampling {
+    Sampling { temperature: config.search.temperature, top_p: config.search.top_p, top_k: config.search.top_k }
+}
+
+fn create_dir(dir: &Path) -> Result<(), RunError> {
+    std::fs::create_dir_all(dir).map_err(|source| RunError::Io { action: "create", path: dir.to_owned(), source })
+}

@@ -103,8 +103,9 @@ impl VllmEngine {
         self.pool.replicas().iter().map(|replica| replica.client.url().to_owned()).collect()
     }
 
-    /// Ends the launched server, if there is one. Dropping the engine does the same, but blocks.
-    pub async fn stop(self) {
+    /// Ends the launched server, if there is one; requests still in flight fail. Dropping the engine does the same, but
+    /// blocks.
+    pub async fn stop(&self) {
         if let Some(server) = &self.server {
             let server = Arc::clone(server);
             // A panic in it would have left the work to Drop.

@@ -1,0 +1,44 @@
+//! The only place that writes to the terminal: data to stdout, everything else to stderr.
+
+use std::io::Write;
+
+use crate::error::{Failure, FailureClass};
+
+/// Writes to stdout and stderr. A closed pipe ends output silently, as a reader such as `head` expects.
+#[derive(Debug, Default)]
+pub struct Printer;
+
+impl Printer {
+    /// A printer on the process's own stdout and stderr.
+    pub fn new() -> Printer {
+        Printer
+    }
+
+    /// One block of data to stdout, a newline added if it lacks one.
+    pub fn data(&self, text: &str) {
+        let newline = if text.ends_with('\n') { "" } else { "\n" };
+        let _ = write!(std::io::stdout().lock(), "{text}{newline}");
+    }
+
+    /// One line to stderr.
+    pub fn note(&self, text: &str) {
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    /// An error with its causes and what to do.
+    pub fn failure(&self, failure: &Failure) {
+        let mut lines = Vec::new();
+        let mut chain = failure.chain().into_iter();
+        if let Some(first) = chain.next() {
+            lines.push(format!("error: {first}"));
+        }
+        lines.extend(chain.map(|cause| format!("  caused by: {cause}")));
+        if let Some(hint) = &failure.hint {
+            lines.push(format!("  hint: {hint}"));
+        }
+        if failure.class == FailureClass::Bug {
+            lines.push("  hint: this is a bug in the orchestrator; please report it with the run folder's log".into());
+        }
+        self.note(&lines.join("\n"));
+    }
+}

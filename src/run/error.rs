@@ -1,0 +1,160 @@
+//! Why a run ended early.
+
+use std::path::PathBuf;
+
+use crate::error::{FailureClass, Hint};
+use crate::inference::EngineError;
+use crate::types::{StepId, WeightVersion};
+
+/// Failure of a run. A bad answer or a refused problem is a recorded outcome and never one of these.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another process works in the same folder.
+    #[error("the run folder `{}` is in use by another process", dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file or folder of the run could not be used.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried: `create`, `lock`, `remove`.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configuration could not be written down.
+    #[error("the configuration cannot be recorded")]
+    Config(#[source] crate::config::ConfigError),
+    /// Problems or prompts.
+    #[error("the problems cannot be used")]
+    Data(#[source] crate::data::DataError),
+    /// The database.
+    #[error("the run cannot be recorded")]
+    Store(#[source] crate::store::StoreError),
+    /// The trainer.
+    #[error("the trainer failed")]
+    Trainer(#[source] crate::trainer::TrainerError),
+    /// The search refused what it was given, a broken invariant.
+    #[error("the search of a tree failed")]
+    Search(#[source] crate::search::SearchError),
+    /// The server.
+    #[error("the server failed")]
+    Engine(#[source] EngineError),
+    /// The server cannot hold a whole answer.
+    #[error(
+        "a prompt of {prompt_tokens} tokens and an answer of {response_tokens} do not fit the server's context of \
+         {context_tokens} tokens"
+    )]
+    Context {
+        /// Longest prompt.
+        prompt_tokens: usize,
+        /// `search.max_depth * search.step_tokens`.
+        response_tokens: usize,
+        /// What the server says.
+        context_tokens: usize,
+    },
+    /// The server's logprobs of a fixed sequence are not the trainer's.
+    #[error(
+        "weight version {version}: the server's logprobs of the canary differ from the trainer's by {mean_nats:.4} nats on \
+         average (at most {tolerance_nats} allowed, largest {max_nats:.4})"
+    )]
+    Canary {
+        /// The version that was just loaded.
+        version: WeightVersion,
+        /// Mean absolute difference.
+        mean_nats: f64,
+        /// Largest absolute difference.
+        max_nats: f64,
+        /// `run.canary_tolerance_nats`.
+        tolerance_nats: f64,
+    },
+    /// Every tree of a step was refused by the server.
+    #[error("step {step}: all {trees} trees failed; the first: {first}")]
+    AllTreesFailed {
+        /// The step.
+        step: StepId,
+        /// How many.
+        trees: usize,
+        /// What the server said of the first.
+        first: String,
+    },
+    /// A task of the run panicked.
+    #[error("a task of the run panicked")]
+    Task(#[source] tokio::task::JoinError),
+}
+
+impl Hint for RunError {
+    fn class(&self) -> FailureClass {
+        match self {
+            RunError::Data(source) => source.class(),
+            RunError::Store(source) => source.class(),
+            RunError::Trainer(source) => source.class(),
+            RunError::Engine(source) => source.class(),
+            RunError::Config(_) | RunError::Context { .. } => FailureClass::User,
+            RunError::Locked { .. }
+            | RunError::Io { .. }
+            | RunError::Canary { .. }
+            | RunError::AllTreesFailed { .. } => FailureClass::Environment,
+            RunError::Search(_) | RunError::Task(_) => FailureClass::Bug,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            RunError::Data(source) => source.hint(),
+            RunError::Store(source) => source.hint(),
+            RunError::Trainer(source) => source.hint(),
+            RunError::Engine(source) => source.hint(),
+            RunError::Locked { .. } => Some("wait for the other run to end, or choose another `run.dir`".into()),
+            RunError::Context { .. } => {
+                Some("lower `search.max_depth`, `search.step_tokens` or `prompt.max_tokens`, or raise `inference.max_model_tokens`".into())
+            }
+            RunError::Canary { .. } => Some(
+                "the server does not compute what the trainer computes: check that both read the same model and element \
+                 type; `run.canary_tolerance_nats` says how much may differ"
+                    .into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl From<EngineError> for RunError {
+    fn from(source: EngineError) -> Self {
+        RunError::Engine(source)
+    }
+}
+
+impl From<crate::store::StoreError> for RunError {
+    fn from(source: crate::store::StoreError) -> Self {
+        RunError::Store(source)
+    }
+}
+
+impl From<crate::trainer::TrainerError> for RunError {
+    fn from(source: crate::trainer::TrainerError) -> Self {
+        RunError::Trainer(source)
+    }
+}
+
+impl From<crate::data::DataError> for RunError {
+    fn from(source: crate::data::DataError) -> Self {
+        RunError::Data(source)
+    }
+}
+
+impl From<crate::search::SearchError> for RunError {
+    fn from(source: crate::search::SearchError) -> Self {
+        RunError::Search(source)
+    }
+}
+
+impl From<crate::config::ConfigError> for RunError {
+    fn from(source: crate::config::ConfigError) -> Self {
+        RunError::Config(source)
+    }
+}

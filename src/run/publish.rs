@@ -1,0 +1,185 @@
+//! New weights on their way into the server: export, record, reload, confirm. Owner of the current version.
+//!
+//! The version row is committed before the server is touched, so that after a stop at any instant the store says which
+//! weights the server should hold; it is confirmed only after checksums and canary agree.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::inference::{Engine, LoadReport};
+use crate::store::Store;
+use crate::trainer::Trainer;
+use crate::types::{RunId, StepId, TokenId, WeightManifest, WeightVersion};
+
+use super::{RunError, record};
+
+/// Publishes weights and knows which version the server holds.
+pub struct Publisher {
+    engine: Arc<dyn Engine>,
+    trainer: Arc<Trainer>,
+    store: Store,
+    run: RunId,
+    /// Folder with one sub-folder per version.
+    dir: PathBuf,
+    /// A fixed token sequence whose logprobs the server and the trainer must agree on.
+    canary: Vec<TokenId>,
+    tolerance_nats: f64,
+    /// Every n-th version is kept, 0: none but the newest.
+    keep_every: u32,
+    current: WeightVersion,
+    /// Versions on disk that may be removed when a newer one is confirmed.
+    removable: VecDeque<WeightVersion>,
+}
+
+/// How one publication went.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// What was written.
+    pub manifest: WeightManifest,
+    /// How the server took it.
+    pub load: LoadReport,
+    /// Time of the export.
+    pub export: Duration,
+    /// Time of the canary.
+    pub canary: Duration,
+    /// Mean absolute difference of the canary's logprobs, server against trainer.
+    pub canary_mean_nats: f64,
+    /// Largest absolute difference.
+    pub canary_max_nats: f64,
+}
+
+/// What a [`Publisher`] needs beside the parts.
+#[derive(Clone, Debug)]
+pub struct PublishSettings {
+    /// Row of the run.
+    pub run: RunId,
+    /// Folder for the weights.
+    pub dir: PathBuf,
+    /// Token sequence for the canary, at least 2.
+    pub canary: Vec<TokenId>,
+    /// `run.canary_tolerance_nats`.
+    pub tolerance_nats: f64,
+    /// `run.keep_every`.
+    pub keep_every: u32,
+}
+
+impl Publisher {
+    /// A publisher that has published nothing yet.
+    pub fn new(engine: Arc<dyn Engine>, trainer: Arc<Trainer>, store: Store, settings: PublishSettings) -> Publisher {
+        Publisher {
+            engine,
+            trainer,
+            store,
+            run: settings.run,
+            dir: settings.dir,
+            canary: settings.canary,
+            tolerance_nats: settings.tolerance_nats,
+            keep_every: settings.keep_every,
+            current: WeightVersion::INITIAL,
+            removable: VecDeque::new(),
+        }
+    }
+
+    /// The version the server holds and the next search runs on.
+    pub fn current(&self) -> WeightVersion {
+        self.current
+    }
+
+    /// Folder of a version.
+    pub fn version_dir(&self, version: WeightVersion) -> PathBuf {
+        self.dir.join(format!("v{:06}", version.0))
+    }
+
+    /// Writes the trainer's weights as `version` and brings the server to them.
+    ///
+    /// # Errors
+    /// The first part that failed. The server is then fenced by its engine, and [`Self::current`] is unchanged.
+    pub async fn publish(&mut self, version: WeightVersion, step: Option<StepId>) -> Result<Published, RunError> {
+        let export_started = Instant::now();
+        let manifest = self.trainer.export(&self.version_dir(version), version).await?;
+        let export = export_started.elapsed();
+        self.store.record_weight_version(record::weight_version(self.run, step, &manifest)).await?;
+        let load = self.engine.load_weights(&manifest).await?;
+        let canary_started = Instant::now();
+        let (canary_mean_nats, canary_max_nats) = self.canary(version).await?;
+        let canary = canary_started.elapsed();
+        let published = Published { manifest, load, export, canary, canary_mean_nats, canary_max_nats };
+        self.store.confirm_weight_version(self.run, version, record::confirmation(&published)).await?;
+        tracing::info!(
+            weight_version = version.0,
+            reload_ms = published.load.elapsed.as_millis() as u64,
+            canary_mean_nats,
+            canary_max_nats,
+            "weights confirmed"
+        );
+        self.current = version;
+        self.prune(version)?;
+        Ok(published)
+    }
+
+    /// Mean and largest absolute difference between the server's and the trainer's logprobs of the fixed sequence, of
+    /// the replica that is furthest off.
+    async fn canary(&self, version: WeightVersion) -> Result<(f64, f64), RunError> {
+        let (servers, trainer) =
+            tokio::join!(self.engine.score(&self.canary), self.trainer.score(self.canary.clone(), 1.0));
+        let (servers, trainer) = (servers?, trainer?);
+        let (mean_nats, max_nats) = servers
+            .iter()
+            .map(|server| difference(server, &trainer))
+            .reduce(|a, b| if a.0 >= b.0 || a.0.is_nan() { a } else { b })
+            .unwrap_or((f64::NAN, f64::NAN));
+        // A NaN is no agreement.
+        if mean_nats <= self.tolerance_nats {
+            Ok((mean_nats, max_nats))
+        } else {
+            Err(RunError::Canary { version, mean_nats, max_nats, tolerance_nats: self.tolerance_nats })
+        }
+    }
+
+    fn prune(&mut self, newest: WeightVersion) -> Result<(), RunError> {
+        while let Some(old) = self.removable.pop_front() {
+            let dir = self.version_dir(old);
+            remove_dir(&dir)?;
+        }
+        let is_kept = self.keep_every > 0 && newest.0.is_multiple_of(u64::from(self.keep_every));
+        if !is_kept {
+            self.removable.push_back(newest);
+        }
+        Ok(())
+    }
+}
+
+fn remove_dir(dir: &Path) -> Result<(), RunError> {
+    std::fs::remove_dir_all(dir).map_err(|source| RunError::Io { action: "remove", path: dir.to_owned(), source })
+}
+
+fn difference(a: &[f32], b: &[f32]) -> (f64, f64) {
+    if a.len() != b.len() || a.is_empty() {
+        return (f64::NAN, f64::NAN);
+    }
+    let mut sum = 0.0;
+    let mut max: f64 = 0.0;
+    for (a, b) in a.iter().zip(b) {
+        let d = (f64::from(*a) - f64::from(*b)).abs();
+        sum += d;
+        // `f64::max` would swallow a NaN.
+        max = if d > max || d.is_nan() { d } else { max };
+    }
+    (sum / a.len() as f64, max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::difference;
+
+    #[test]
+    fn difference_is_mean_and_max_and_never_hides_nan() {
+        assert_eq!(difference(&[-1.0, -2.0], &[-1.5, -2.0]), (0.25, 0.5));
+        assert!(difference(&[-1.0], &[f32::NAN]).0.is_nan());
+        assert!(difference(&[f32::NAN, -1.0], &[-1.0, -1.0]).1.is_nan());
+        assert!(difference(&[-1.0], &[-1.0, -2.0]).0.is_nan());
+        assert!(difference(&[], &[]).0.is_nan());
+    }
+}

@@ -1,0 +1,335 @@
+//! Domain values to rows. The store knows no search and no trainer; this file knows both and decides nothing.
+
+use std::collections::BTreeMap;
+
+use crate::config::{self, Config, ConfigError};
+use crate::data::ModelTokenizer;
+use crate::search::{SelectKind, StopReason, Tree};
+use crate::store::{
+    Confirmation, Metric, NewProblem, NewRun, NewSolution, NewStep, NewTree, NewWeightVersion, NodeContent, NodeRow,
+    Selection, SelectionKind, StepEnd, TrajectoryRow, TreeStatus,
+};
+use crate::trainer::StepReport;
+use crate::types::{
+    GroupNode, NodeId, RunId, StepId, TokenId, TrajectoryGroup, Verdict, WeightManifest, WeightVersion,
+};
+
+use super::explore::Explored;
+use super::publish::Published;
+use super::step::Posed;
+use super::{RunError, StepSummary};
+
+/// The row of a run that begins.
+///
+/// # Errors
+/// A path in the configuration that is not UTF-8.
+pub fn run(config: &Config) -> Result<NewRun, ConfigError> {
+    Ok(NewRun {
+        name: config.run.name.clone(),
+        config_toml: config::render(config)?,
+        model: config.run.model.display().to_string(),
+        seed: config.run.seed,
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        git_commit: None,
+    })
+}
+
+/// The row of a problem.
+pub fn problem(problem: &crate::data::Problem) -> NewProblem {
+    NewProblem {
+        name: problem.name.clone(),
+        text: problem.problem.clone(),
+        answer: problem.answer.clone(),
+        level: problem.level.map(|level| level.to_string()),
+        topic: problem.topic.clone(),
+        source: problem.source.clone(),
+    }
+}
+
+/// The row of a step that begins.
+pub fn step_begin(run: RunId, step: StepId, search_weight_version: WeightVersion, problems: usize) -> NewStep {
+    NewStep { run, step, problem_count: saturate(problems), search_weight_version }
+}
+
+/// The row of a step that ended, and the numbers without a column.
+pub fn step_end(
+    summary: &StepSummary,
+    report: &StepReport,
+    published: Option<&Published>,
+) -> (StepEnd, Vec<Metric>) {
+    let mismatch = &report.mismatch;
+    let has_update = !report.updates.is_empty();
+    let end = StepEnd {
+        produced_weight_version: published.map(|published| published.manifest.version),
+        update_skip_reason: published.is_none().then(|| skip_reason(report)),
+        search_ms: millis(summary.search),
+        train_ms: millis(summary.train),
+        export_ms: published.map_or(0, |published| millis(published.export)),
+        reload_ms: published.map_or(0, |published| millis(published.load.elapsed)),
+        generated_tokens: summary.generated_tokens as u64,
+        trained_tokens: report.response_tokens as u64,
+        packed_tokens: report.packed_tokens as u64,
+        skipped_group_count: report.groups_skipped as u64,
+        mean_reward: (summary.trajectories > 0).then_some(summary.mean_reward),
+        loss: has_update.then(|| report.loss()),
+        grad_norm: has_update.then(|| report.grad_norm()),
+        clip_frac: has_update.then(|| report.clip_frac()).filter(|frac| frac.is_finite()),
+        ratio_mean: (mismatch.tokens > 0).then_some(mismatch.mean_ratio),
+        ratio_p99: (mismatch.tokens > 0).then_some(mismatch.p99_ratio),
+        ratio_outside_frac: (mismatch.tokens > 0).then_some(mismatch.outside_frac),
+        ratio_nan_count: mismatch.missing as u64,
+        entropy_nats: has_update.then_some(report.entropy_nats),
+    };
+    let seconds = |duration: std::time::Duration| duration.as_secs_f64();
+    let mut metrics = vec![
+        ("terminal_pass_frac", summary.terminal_pass_frac),
+        ("updates_done", report.updates_done() as f64),
+        ("updates_skipped", report.updates_skipped() as f64),
+        ("ratio_mean_abs_nats", mismatch.mean_abs_nats),
+        ("distinct_tokens", report.distinct_tokens as f64),
+        ("unpacked_tokens", report.trajectory_tokens as f64),
+        ("trajectories_dropped", report.trajectories_dropped as f64),
+        ("old_logprobs_s", seconds(report.time.old_logprobs)),
+        ("gradient_s", seconds(report.time.gradient)),
+        ("optimizer_s", seconds(report.time.optimizer)),
+    ];
+    if let Some(published) = published {
+        metrics.extend([
+            ("canary_s", seconds(published.canary)),
+            ("held_bitwise_bytes", published.load.held.bitwise_bytes as f64),
+            ("held_probed_tensors", published.load.held.probed_tensors as f64),
+            ("held_unchecked_tensors", published.load.held.unchecked_tensors as f64),
+        ]);
+    }
+    let metrics =
+        metrics.into_iter().map(|(name, value)| Metric { name: name.to_owned(), value }).collect();
+    (end, metrics)
+}
+
+fn skip_reason(report: &StepReport) -> String {
+    let reasons: Vec<String> =
+        report.updates.iter().filter_map(|update| update.skipped.as_ref().map(ToString::to_string)).collect();
+    if reasons.is_empty() { "no group carries a signal".to_owned() } else { reasons.join("; ") }
+}
+
+/// The row of exported weights.
+pub fn weight_version(run: RunId, step: Option<StepId>, manifest: &WeightManifest) -> NewWeightVersion {
+    NewWeightVersion {
+        run,
+        version: manifest.version,
+        step,
+        digest: manifest.digest.clone(),
+        path: manifest.dir.display().to_string(),
+        size_bytes: manifest.bytes,
+    }
+}
+
+/// What was found once the server held the weights.
+pub fn confirmation(published: &Published) -> Confirmation {
+    Confirmation {
+        reload_ms: millis(published.load.elapsed),
+        canary_mean_abs_nats: Some(published.canary_mean_nats),
+        canary_max_abs_nats: Some(published.canary_max_nats),
+    }
+}
+
+/// All rows of one finished tree.
+pub struct TreeRows {
+    /// The tree.
+    pub tree: NewTree,
+    /// Its nodes, the root first.
+    pub nodes: Vec<NodeRow>,
+    /// Its trajectories, in the order of their backups.
+    pub trajectories: Vec<TrajectoryRow>,
+    /// Its correct trajectories, as verified solutions.
+    pub solutions: Vec<NewSolution>,
+}
+
+/// The rows of a finished tree. Tokens, logprobs and text are kept for the root and for nodes on trajectories.
+///
+/// # Errors
+/// Tokens outside the tokenizer's vocabulary.
+pub fn tree(
+    run: RunId,
+    step: StepId,
+    posed: &Posed,
+    explored: &Explored,
+    group: &TrajectoryGroup,
+    tokenizer: &ModelTokenizer,
+) -> Result<TreeRows, RunError> {
+    let tree = &explored.tree;
+    let mut contents = contents(group, tokenizer)?;
+    contents.insert(
+        NodeId::ROOT,
+        NodeContent {
+            tokens: posed.task.prompt.tokens.to_vec(),
+            logprobs: None,
+            text: posed.task.prompt.text.to_string(),
+        },
+    );
+    let nodes = node_rows(tree, &mut contents);
+    let trajectories = group
+        .trajectories
+        .iter()
+        .map(|trajectory| TrajectoryRow {
+            path: trajectory.path.iter().map(|&index| group.nodes[index].node).collect(),
+            verdict: trajectory.verdict,
+            reward: trajectory.reward,
+            entropy_nats: Some(trajectory.entropy_nats).filter(|entropy| entropy.is_finite()),
+            response_tokens: saturate(trajectory.response_tokens),
+            provenance: trajectory.provenance,
+        })
+        .collect();
+    let config = tree.config();
+    Ok(TreeRows {
+        tree: NewTree {
+            run,
+            step,
+            slot: posed.task.slot,
+            problem: posed.problem,
+            rules: config.rules,
+            uct_lambda: config.uct_lambda,
+            status: status(explored),
+            seed: explored.seed,
+            expansion_count: u32::try_from(tree.spent().expansions).unwrap_or(u32::MAX),
+            generated_tokens: tree.spent().generated_tokens,
+            wall_ms: millis(explored.elapsed),
+        },
+        nodes,
+        trajectories,
+        solutions: solutions(posed, group, tokenizer)?,
+    })
+}
+
+fn status(explored: &Explored) -> TreeStatus {
+    match &explored.end {
+        Ok(StopReason::Complete) => TreeStatus::Complete,
+        Ok(StopReason::Exhausted) => TreeStatus::Exhausted,
+        Ok(StopReason::ExpansionBudget | StopReason::TokenBudget | StopReason::TimeBudget) => TreeStatus::Budget,
+        Err(error) => TreeStatus::Failed { error: error.to_string() },
+    }
+}
+
+fn node_rows(tree: &Tree, contents: &mut BTreeMap<NodeId, NodeContent>) -> Vec<NodeRow> {
+    let order = expansion_order(tree);
+    tree.nodes()
+        .map(|node| NodeRow {
+            node_id: node.id(),
+            parent_node_id: node.parent(),
+            tag: tree.tag(node.id()),
+            depth: node.depth(),
+            visits: node.visits(),
+            q_total: node.q_total(),
+            entropy_nats: node.entropy_nats(),
+            token_count: saturate(contents.get(&node.id()).map_or(node.tokens().len(), |content| content.tokens.len())),
+            finish_reason: node.finish(),
+            is_terminal: node.is_terminal(),
+            verdict: node.verdict(),
+            weight_version: node.weight_version(),
+            selection: node.selected().map(|selected| Selection {
+                order: order.get(&node.id()).copied().unwrap_or(saturate(order.len())),
+                kind: selection_kind(selected.kind),
+                score: Some(selected.score).filter(|score| score.is_finite()),
+            }),
+            content: contents.remove(&node.id()),
+        })
+        .collect()
+}
+
+/// When each node was expanded. Ids count up as nodes are made, so the first child's id tells.
+fn expansion_order(tree: &Tree) -> BTreeMap<NodeId, u32> {
+    let mut expanded: Vec<(NodeId, NodeId)> =
+        tree.nodes().filter_map(|node| Some((node.children().next()?, node.id()))).collect();
+    expanded.sort_unstable();
+    expanded.into_iter().zip(0..).map(|((_, node), order)| (node, order)).collect()
+}
+
+fn selection_kind(kind: SelectKind) -> SelectionKind {
+    match kind {
+        SelectKind::UctChild => SelectionKind::UctChild,
+        SelectKind::UctRoot => SelectionKind::UctRoot,
+        SelectKind::Global => SelectionKind::Global,
+        SelectKind::Fallback => SelectionKind::Fallback,
+    }
+}
+
+fn solutions(posed: &Posed, group: &TrajectoryGroup, tokenizer: &ModelTokenizer) -> Result<Vec<NewSolution>, RunError> {
+    let correct = group.trajectories.iter().filter(|trajectory| trajectory.verdict == Verdict::Correct);
+    correct
+        .map(|trajectory| {
+            let nodes = || trajectory.path.iter().map(|&index| &group.nodes[index]);
+            let tokens: Vec<TokenId> = nodes().flat_map(|node| node.tokens.iter().copied()).collect();
+            Ok(NewSolution {
+                text: tokenizer.decode(&tokens)?,
+                logprobs: nodes().flat_map(|node| node.logprobs.iter().copied()).collect(),
+                answer: posed.task.answer.clone(),
+                weight_version: nodes().map(|node| node.weight_version).max().unwrap_or(WeightVersion::INITIAL),
+                provenance: trajectory.provenance,
+                tokens,
+            })
+        })
+        .collect()
+}
+
+/// Tokens, logprobs and text of every node on a trajectory. The texts along a path join to the whole response: a
+/// character whose bytes two nodes share belongs to the later one.
+fn contents(
+    group: &TrajectoryGroup,
+    tokenizer: &ModelTokenizer,
+) -> Result<BTreeMap<NodeId, NodeContent>, RunError> {
+    let mut has_child = vec![false; group.nodes.len()];
+    for parent in group.nodes.iter().filter_map(|node| node.parent) {
+        has_child[parent] = true;
+    }
+    let mut pending: Vec<Pending> = Vec::with_capacity(group.nodes.len());
+    let mut contents = BTreeMap::new();
+    for (index, node) in group.nodes.iter().enumerate() {
+        let before = node.parent.map_or_else(Pending::default, |parent| pending[parent].clone());
+        let (text, after) = before.extend(node, !has_child[index], tokenizer)?;
+        pending.push(after);
+        let content = NodeContent { tokens: node.tokens.clone(), logprobs: Some(node.logprobs.clone()), text };
+        contents.insert(node.node, content);
+    }
+    Ok(contents)
+}
+
+/// The end of a path that later tokens may still change the text of.
+#[derive(Clone, Debug, Default)]
+struct Pending {
+    /// Tokens already given out as text, kept as context for the next.
+    context: Vec<TokenId>,
+    /// Tokens not yet given out: they end inside a character.
+    held: Vec<TokenId>,
+}
+
+impl Pending {
+    /// The text that `node` adds, and what is pending after it. A leaf gives out everything.
+    fn extend(self, node: &GroupNode, is_leaf: bool, tokenizer: &ModelTokenizer) -> Result<(String, Pending), RunError> {
+        let known = tokenizer.decode(&self.context)?;
+        let mut tokens = self.context.clone();
+        tokens.extend_from_slice(&self.held);
+        tokens.extend_from_slice(&node.tokens);
+        let all = tokenizer.decode(&tokens)?;
+        let is_cut = all.ends_with(char::REPLACEMENT_CHARACTER) && !is_leaf;
+        if is_cut {
+            let mut held = self.held;
+            held.extend_from_slice(&node.tokens);
+            return Ok((String::new(), Pending { context: self.context, held }));
+        }
+        let text = all.strip_prefix(known.as_str()).unwrap_or(&all).to_owned();
+        let context = tokens.split_off(tokens.len().saturating_sub(CONTEXT_TOKENS));
+        Ok((text, Pending { context, held: Vec::new() }))
+    }
+}
+
+/// Tokens of context with which the next token is decoded; one is enough for a leading space to be kept, some tokenizers
+/// look at the one before.
+const CONTEXT_TOKENS: usize = 4;
+
+fn saturate(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
