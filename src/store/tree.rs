@@ -234,7 +234,8 @@ fn check(nodes: &[NodeRow], trajectories: &[TrajectoryRow]) -> Result<(), StoreE
     Ok(())
 }
 
-/// Rows per insert statement. Each statement is a round trip to the connection's thread, which costs more than a row.
+/// Rows per insert statement. Each statement is a round trip to the connection's thread, which costs more than a row: with
+/// 1 row per statement 43 trees/s, with 64 rows 263 (medians of 5 and 10 runs of the throughput test on 2 busy cores).
 const ROWS_PER_INSERT: usize = 64;
 
 struct RecordTree {
