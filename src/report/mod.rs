@@ -1,1 +1,13 @@
-//! report
+//! Reading results back for people: listings, one tree in the terminal, and the same as data for JSON.
+//!
+//! Functions take rows of the store and return text or structs that serialise; printing is the command line's work. Every
+//! text that came from a model or a data file passes through [`text`], so that it cannot control the terminal. There is
+//! no SQL here: questions are views, read by the store.
+
+pub mod listing;
+pub mod table;
+pub mod text;
+pub mod tree;
+
+pub use table::{mistakes_text, runs_table, steps_table, token_use_table, trees_table, weights_table};
+pub use tree::{NodeReport, TreeReport, TreeStyle, tree_report, tree_text};

@@ -55,8 +55,11 @@ pub struct Store {
     path: Arc<Path>,
     queue: mpsc::Sender<writer::Message>,
     reader: Reader,
-    writer: Arc<Mutex<Option<JoinHandle<Result<(), StoreError>>>>>,
+    /// Taken by the first [`Store::close`].
+    writer: Arc<Mutex<Option<WriterTask>>>,
 }
+
+type WriterTask = JoinHandle<Result<(), StoreError>>;
 
 /// A database open for reading.
 #[derive(Clone)]

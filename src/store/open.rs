@@ -74,9 +74,13 @@ pub(super) async fn reading_pool(path: &Path) -> Result<SqlitePool, StoreError> 
     if found.schema < newest_schema() {
         return Err(StoreError::OlderSchema { path: path.to_owned(), found: found.schema, known: newest_schema() });
     }
-    let connect = read_only(path);
-    let pool = SqlitePoolOptions::new().max_connections(READERS).idle_timeout(None).max_lifetime(None);
-    pool.connect_with(connect).await.map_err(|error| StoreError::from(error).at(path))
+    let pool = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        // A connection to a file does not go stale.
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None);
+    pool.connect_with(read_only(path)).await.map_err(|error| StoreError::from(error).at(path))
 }
 
 fn read_only(path: &Path) -> SqliteConnectOptions {

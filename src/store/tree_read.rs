@@ -9,10 +9,10 @@ use crate::config::Rules;
 use crate::types::{NodeId, ProblemId, RunId, StepId, TreeId, Verdict, WeightVersion};
 
 /// Which trees to list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TreeFilter {
-    /// Only this run.
-    pub run: Option<RunId>,
+    /// Of this run.
+    pub run: RunId,
     /// Only this step.
     pub step: Option<StepId>,
     /// Only this problem.
@@ -23,6 +23,13 @@ pub struct TreeFilter {
     pub verdict: Option<Verdict>,
     /// At most so many, newest first.
     pub limit: Option<u32>,
+}
+
+impl TreeFilter {
+    /// All trees of a run.
+    pub fn of(run: RunId) -> TreeFilter {
+        TreeFilter { run, step: None, problem: None, is_solved: None, verdict: None, limit: None }
+    }
 }
 
 /// A tree, without its nodes.
@@ -82,19 +89,19 @@ pub struct RecordedSlot {
 
 pub(super) const RECORDED_SLOTS: &str = "select slot, tree_id from tree where run_id = ? and step_id = ? order by slot";
 
-// Bounds instead of `?1 is null or run_id = ?1`, so that the index on (run_id, step_id, slot) is used.
+// Bounds instead of `?2 is null or step_id = ?2`, so that the index on (run_id, step_id, slot) is used.
 pub(super) const TREES: &str = "
     select tree_id, run_id, step_id, slot, problem_id, problem_name, rules, uct_lambda, status, error, seed,
            expansion_count, generated_tokens, node_count, trajectory_tokens, trajectory_count, is_solved, wall_ms,
            weight_version_min, weight_version_max, created_at_ms
     from tree_summary t
-    where run_id between ?1 and ?2
-      and step_id between ?3 and ?4
-      and (?5 is null or problem_id = ?5)
-      and (?6 is null or is_solved = ?6)
-      and (?7 is null or exists (select 1 from trajectory j where j.tree_id = t.tree_id and j.verdict = ?7))
-    order by run_id desc, step_id desc, slot desc
-    limit ?8";
+    where run_id = ?1
+      and step_id between ?2 and ?3
+      and (?4 is null or problem_id = ?4)
+      and (?5 is null or is_solved = ?5)
+      and (?6 is null or exists (select 1 from trajectory j where j.tree_id = t.tree_id and j.verdict = ?6))
+    order by step_id desc, slot desc
+    limit ?7";
 
 pub(super) const TREE: &str = "
     select tree_id, run_id, step_id, slot, problem_id, problem_name, rules, uct_lambda, status, error, seed,
@@ -139,8 +146,7 @@ impl Reader {
     /// The database cannot be read.
     pub async fn trees(&self, filter: TreeFilter) -> Result<Vec<TreeRow>, StoreError> {
         let query = sqlx::query(TREES)
-            .bind(filter.run.map_or(i64::MIN, |run| run.0))
-            .bind(filter.run.map_or(i64::MAX, |run| run.0))
+            .bind(filter.run.0)
             .bind(filter.step.map_or(i64::MIN, |step| step.0))
             .bind(filter.step.map_or(i64::MAX, |step| step.0))
             .bind(filter.problem.map(|problem| problem.0))

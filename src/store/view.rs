@@ -198,10 +198,12 @@ pub(super) const BEST_PATH: &str = "
     from best_path
     where tree_id = ?";
 
+// `+run_id` keeps SQLite from starting at the trees of the run: it would join the texts of all their trajectories before
+// sorting. Read in the order of its own index, the view stops at the limit.
 pub(super) const CONFIDENT_MISTAKES: &str = "
     select entropy_nats, step_id, tree_id, problem_name, problem, reference_answer, response, response_tokens
     from confident_mistakes
-    where run_id = ?
+    where +run_id = ?
     limit ?";
 
 pub(super) const TOKEN_USE: &str = "

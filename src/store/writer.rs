@@ -165,3 +165,80 @@ async fn commit_alone(conn: &mut SqliteConnection, job: &mut dyn Job) {
     // As above: it may be rolled back already.
     let _ = conn.execute("rollback").await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Inserts its number, then does what can go wrong.
+    struct Insert {
+        number: i64,
+        then: Then,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Then {
+        Succeed,
+        Fail,
+        /// What SQLite does by itself when the disk is full: the whole transaction is gone.
+        LoseTransaction,
+    }
+
+    impl Write for Insert {
+        type Output = i64;
+
+        async fn apply(&self, conn: &mut SqliteConnection) -> Result<i64, StoreError> {
+            sqlx::query("insert into t values (?)").bind(self.number).execute(&mut *conn).await?;
+            match self.then {
+                Then::Succeed => return Ok(self.number),
+                Then::Fail => {}
+                Then::LoseTransaction => {
+                    conn.execute("rollback").await?;
+                }
+            }
+            Err(StoreError::NotFound { what: "number", id: self.number.to_string() })
+        }
+    }
+
+    /// Commits one group; returns who was told of success, and what is in the table.
+    async fn check(conn: &mut SqliteConnection, first: i64, group: &[Then]) -> (Vec<bool>, Vec<i64>) {
+        let mut jobs: Vec<Box<dyn Job>> = Vec::new();
+        let mut answers = Vec::new();
+        for (number, then) in (first..).zip(group) {
+            let (reply, answer) = oneshot::channel();
+            let write = Insert { number, then: *then };
+            jobs.push(Box::new(Pending { write, outcome: Err(StoreError::Closed), reply }));
+            answers.push(answer);
+        }
+        commit(conn, &mut jobs).await;
+        jobs.into_iter().for_each(Job::acknowledge);
+        let mut told = Vec::new();
+        for answer in answers {
+            told.push(answer.await.unwrap().is_ok());
+        }
+        (told, sqlx::query_scalar("select n from t order by n").fetch_all(conn).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_failing_write_takes_no_other_down() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        conn.execute("create table t (n integer unique check (n < 90))").await.unwrap();
+        use Then::{Fail, LoseTransaction, Succeed};
+        let mut expect = async |first, group: &[Then], told: &[bool], table: &[i64]| {
+            assert_eq!(check(&mut conn, first, group).await, (told.to_vec(), table.to_vec()), "from {first}");
+        };
+        expect(1, &[Succeed, Succeed], &[true, true], &[1, 2]).await;
+        expect(3, &[Succeed, Fail, Succeed], &[true, false, true], &[1, 2, 3, 5]).await;
+        expect(6, &[Succeed, LoseTransaction, Succeed], &[true, false, true], &[1, 2, 3, 5, 6, 8]).await;
+        expect(9, &[LoseTransaction], &[false], &[1, 2, 3, 5, 6, 8]).await;
+        expect(88, &[Fail, Succeed, Succeed], &[false, true, false], &[1, 2, 3, 5, 6, 8, 89]).await;
+    }
+
+    #[tokio::test]
+    async fn without_a_transaction_everybody_is_told() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        conn.execute("create table t (n integer); begin").await.unwrap();
+        let (told, table) = check(&mut conn, 1, &[Then::Succeed, Then::Succeed]).await;
+        assert_eq!((told, table), (vec![false, false], vec![]));
+    }
+}
