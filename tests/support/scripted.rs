@@ -275,9 +275,10 @@ fn prompt_logprobs(body: &Value) -> Value {
 }
 
 async fn send(stream: &mut TcpStream, status: u16, body: &str) -> bool {
-    let head =
-        format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes()).await.is_ok() && stream.write_all(body.as_bytes()).await.is_ok()
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+    // One write: two would wait for each other's acknowledgement.
+    stream.write_all((head + body).as_bytes()).await.is_ok()
 }
 
 /// Path and JSON body of the next request; `None` when the client is gone.

@@ -14,6 +14,19 @@ use crate::inference::EngineError;
 const IDLE: Duration = Duration::from_secs(3);
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// The HTTP client that all servers of an engine share.
+pub(super) fn http() -> Result<reqwest::Client, EngineError> {
+    // An error means that another provider is already installed, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(IDLE)
+        .build()
+        .map_err(|error| EngineError::Bug { invariant: format!("an HTTP client can be made, but: {error}") })
+}
+
 /// A server's base URL and its connections.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -23,18 +36,8 @@ pub(super) struct Client {
 
 impl Client {
     /// A client without any open connection yet.
-    pub fn new(url: &str) -> Result<Client, EngineError> {
-        // An error means that another provider is already installed, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let url = url.trim_end_matches('/').to_owned();
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(IDLE)
-            .build()
-            .map_err(|source| EngineError::Unreachable { url: url.clone(), source: source.into() })?;
-        Ok(Client { http, url })
+    pub fn new(http: &reqwest::Client, url: &str) -> Client {
+        Client { http: http.clone(), url: url.trim_end_matches('/').to_owned() }
     }
 
     pub fn url(&self) -> &str {

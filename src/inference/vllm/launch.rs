@@ -60,9 +60,14 @@ impl Server {
     ///
     /// # Cancel safety
     /// Dropping the future ends the server.
-    pub async fn start(config: &InferenceConfig, model: &Path, run_dir: &Path) -> Result<Server, EngineError> {
+    pub async fn start(
+        http: &reqwest::Client,
+        config: &InferenceConfig,
+        model: &Path,
+        run_dir: &Path,
+    ) -> Result<Server, EngineError> {
         let server = Server::spawn(config, model, run_dir)?;
-        let client = Client::new(&server.url)?;
+        let client = Client::new(http, &server.url);
         let deadline = Duration::from_secs(config.start_timeout_s);
         let start = Instant::now();
         tracing::info!(url = server.url, log = %server.log.display(), "starting a vLLM server");
@@ -154,6 +159,10 @@ impl Server {
         let _ = killpg(group, Signal::SIGKILL);
         let _ = processes.server.wait();
         let _ = processes.watcher.wait();
+        // Grandchildren are not ours to wait for, but a killed process still holds its memory for a moment.
+        while start.elapsed() < GRACE && killpg(group, None).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The last lines of the server's log, and before them lines that name an error further up, where the cause of a

@@ -69,8 +69,9 @@ impl VllmEngine {
     pub async fn start(setup: VllmSetup<'_>) -> Result<VllmEngine, EngineError> {
         probe::check_sampling(setup.sampling)?;
         let config = setup.config;
+        let http = client::http()?;
         let (server, urls) = if config.launch {
-            let server = Server::start(config, setup.model, setup.run_dir).await?;
+            let server = Server::start(&http, config, setup.model, setup.run_dir).await?;
             let urls = vec![server.url().to_owned()];
             (Some(Arc::new(server)), urls)
         } else {
@@ -82,7 +83,7 @@ impl VllmEngine {
         let retry_window = Duration::from_secs(config.retry_timeout_s);
         let mut found = Vec::new();
         for url in &urls {
-            found.push(retry(retry_window, |_| greet(url, &setup, server.as_deref())).await?);
+            found.push(retry(retry_window, |_| greet(Client::new(&http, url), &setup, server.as_deref())).await?);
         }
         let capabilities = combine(&found)?;
         let replicas = found.into_iter().map(|greeting| greeting.replica(&setup, urls.len()));
@@ -287,12 +288,11 @@ impl Greeting {
 }
 
 /// Asks a server who it is and what it can do.
-async fn greet(url: &str, setup: &VllmSetup<'_>, server: Option<&Server>) -> Result<Greeting, EngineError> {
+async fn greet(client: Client, setup: &VllmSetup<'_>, server: Option<&Server>) -> Result<Greeting, EngineError> {
     if let Some(server) = server {
         server.check_alive()?;
     }
     let deadline = Duration::from_secs(setup.config.reload_timeout_s);
-    let client = Client::new(url)?;
     let unsupported = |problem: String, hint: &str| EngineError::Unsupported {
         url: client.url().to_owned(),
         problem,
@@ -305,7 +305,7 @@ async fn greet(url: &str, setup: &VllmSetup<'_>, server: Option<&Server>) -> Res
         other => other,
     })?;
     if !vllm.starts_with(SUPPORTED) {
-        tracing::warn!(url, found = vllm, supported = "0.26", "this vLLM has not been tried");
+        tracing::warn!(url = client.url(), found = vllm, supported = "0.26", "this vLLM has not been tried");
     }
     let worker = worker_state(&client, deadline).await?;
     let card = client.models(deadline).await?.data.into_iter().next();

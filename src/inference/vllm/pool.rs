@@ -336,8 +336,9 @@ mod tests {
         let found: WorkerState = serde_json::from_value(json!({"protocol": 1, "vllm": "0.26.0", "version": 0,
             "digest": null, "intact": true, "max_num_seqs": 4, "vocab_size": 8}))
         .expect("state");
+        let http = super::super::client::http().expect("client");
         let replica = |i| {
-            let client = Client::new(&format!("http://127.0.0.1:{}", 9000 + i)).expect("client");
+            let client = Client::new(&http, &format!("http://127.0.0.1:{}", 1 + i));
             Replica::new(client, "m".into(), 4, &found, "run", Duration::from_secs(1))
         };
         Pool::new((0..count).map(replica).collect())
@@ -384,5 +385,16 @@ mod tests {
         let weights = Weights { version: WeightVersion(1), digest: Some("d".into()) };
         replica.begin_reload().open(weights);
         assert!(matches!(replica.check(&ticket), Err(EngineError::Interrupted { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_replica_not_heard_from_for_long_is_asked_before_it_gets_work() {
+        let pool = pool(1);
+        let replica = pool.pick(1).expect("open");
+        replica.take(1).await.expect("heard from just now");
+        replica.state.send_modify(|state| state.heard = Instant::now().checked_sub(TRUST));
+        // Nobody listens there, so that the question fails.
+        let error = replica.take(1).await.expect_err("it has to be asked");
+        assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
     }
 }
