@@ -49,7 +49,7 @@ find_python() {
 has_library() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -q "$1"; }
 
 packages() {
-    local missing=() python
+    local missing=() python name
     have c++ || missing+=(g++)
     have cc || missing+=(gcc)
     have make || missing+=(make)
@@ -58,11 +58,12 @@ packages() {
     have sqlite3 || missing+=(sqlite3)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
     if python=$(find_python); then
-        "$python" -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
+        name=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+        "$python" -c 'import ensurepip, venv' 2> /dev/null || missing+=("$name-venv")
         # Triton compiles its launcher for the GPU against the interpreter's headers.
         if [ "$variant" = gpu ] && ! "$python" -c \
             'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then
-            missing+=(python3-dev)
+            missing+=("$name-dev")
         fi
     else
         [ -z "${PYTHON:-}" ] || die "\`$PYTHON\` is not a Python from 3.11 to 3.14" "set PYTHON to one, or leave it out"
@@ -86,7 +87,7 @@ packages() {
         die "these packages are missing: \`${missing[*]}\`" "as root: $line"
     fi
     find_python > /dev/null || die "this system's Python is not one of 3.11 to 3.14" \
-        "install one of them and run: PYTHON=/path/to/python3 make setup"
+        "install one, such as python3.11 and python3.11-venv, and run this again"
 }
 
 rust() {
