@@ -21,7 +21,8 @@ die() { # message, hint
 hash_of() { sha256sum | cut -c1-64; }
 have() { command -v "$1" > /dev/null 2>&1; }
 
-variant() {
+# `cpu` or `gpu`.
+find_variant() {
     case ${VLLM:-} in
         cpu | gpu) echo "$VLLM" ;;
         '') if [ -e /proc/driver/nvidia/version ] || { have nvidia-smi && nvidia-smi -L > /dev/null 2>&1; }; then
@@ -48,7 +49,7 @@ find_python() {
 has_library() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -q "$1"; }
 
 packages() {
-    local missing=() python
+    local missing=() python name
     have c++ || missing+=(g++)
     have cc || missing+=(gcc)
     have make || missing+=(make)
@@ -57,19 +58,20 @@ packages() {
     have sqlite3 || missing+=(sqlite3)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
     if python=$(find_python); then
-        "$python" -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
+        name=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+        "$python" -c 'import ensurepip, venv' 2> /dev/null || missing+=("$name-venv")
         # Triton compiles its launcher for the GPU against the interpreter's headers.
-        if [ "$(variant)" = gpu ] && ! "$python" -c \
+        if [ "$variant" = gpu ] && ! "$python" -c \
             'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then
-            missing+=(python3-dev)
+            missing+=("$name-dev")
         fi
     else
         [ -z "${PYTHON:-}" ] || die "\`$PYTHON\` is not a Python from 3.11 to 3.14" "set PYTHON to one, or leave it out"
         missing+=(python3 python3-venv)
-        [ "$(variant)" = cpu ] || missing+=(python3-dev)
+        [ "$variant" = cpu ] || missing+=(python3-dev)
     fi
     # The kernels of the CPU wheel are linked against it; without it the server ends with an ImportError.
-    [ "$(variant)" = gpu ] || has_library libnuma.so.1 || missing+=(libnuma1)
+    [ "$variant" = gpu ] || has_library libnuma.so.1 || missing+=(libnuma1)
     [ ${#missing[@]} -gt 0 ] || return 0
 
     local line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
@@ -85,7 +87,7 @@ packages() {
         die "these packages are missing: \`${missing[*]}\`" "as root: $line"
     fi
     find_python > /dev/null || die "this system's Python is not one of 3.11 to 3.14" \
-        "install one of them and run: PYTHON=/path/to/python3 make setup"
+        "install one, such as python3.11 and python3.11-venv, and run this again"
 }
 
 rust() {
@@ -117,7 +119,7 @@ python_is_ready() { # key
 python() {
     local lock key base
     [ "$(uname -m)" = x86_64 ] || die "this machine is $(uname -m)" "the locked packages are for x86_64"
-    lock=inference/requirements-$(variant).txt
+    lock=inference/requirements-$variant.txt
     # The scripts in `.venv/bin` hold absolute paths: a moved checkout needs a new environment.
     key=$({ cat "$lock"; echo "$root"; } | hash_of)
     if python_is_ready "$key"; then return 0; fi
@@ -134,7 +136,7 @@ python() {
     elif [ -e .venv ]; then
         die "\`$root/.venv\` exists and is not a Python environment" "move it away"
     fi
-    say "Python environment in .venv, $(variant) variant, from $base (3 GB to download, 6 GB on disk)"
+    say "Python environment in .venv, $variant variant, from $base (3 GB to download, 6 GB on disk)"
     mkdir .venv
     touch .venv/.started
     "$base" -m venv .venv
@@ -180,6 +182,7 @@ model() {
     trap - EXIT
 }
 
+variant=$(find_variant)
 [ "$(uname -s)" = Linux ] || die "this system is $(uname -s)" "vLLM runs on Linux"
 for part in "$@"; do
     case $part in
