@@ -1,0 +1,211 @@
+//! `orchestrator inspect`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::Printer;
+use crate::error::{Failure, FailureClass, Hint};
+use crate::report::{
+    TreeStyle, mistakes_text, runs_table, steps_table, token_use_table, tree_report, tree_text, trees_table,
+    weights_table,
+};
+use crate::run::{DATABASE, RunError};
+use crate::store::{Reader, RunRow, TreeFilter};
+use crate::types::{RunId, StepId, TreeId, Verdict};
+
+/// Look at a run: its steps, its trees, one tree.
+///
+/// Examples:
+///   orchestrator inspect runs/quickstart                    the steps of the newest run
+///   orchestrator inspect runs/quickstart trees --step 2     the trees of a step
+///   orchestrator inspect runs/quickstart tree 17            one tree, node by node
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Run folder or database file.
+    #[arg(value_name = "DIR")]
+    path: PathBuf,
+    #[command(subcommand)]
+    what: Option<What>,
+    /// The run; without it the newest.
+    #[arg(long, value_name = "N", global = true)]
+    run: Option<i64>,
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// All runs of the database.
+    Runs,
+    /// The steps of a run (the default).
+    Steps,
+    /// Trees, newest first.
+    Trees(TreesArgs),
+    /// One tree: UCT, q, visits, entropy and verdict of every node.
+    Tree(TreeArgs),
+    /// Wrong answers, the ones the policy was surest of first.
+    Mistakes {
+        /// At most so many.
+        #[arg(long, default_value_t = 10)]
+        limit: u32,
+    },
+    /// Where the tokens went.
+    Tokens,
+    /// Weight versions and whether the server confirmed them.
+    Weights,
+}
+
+#[derive(Debug, clap::Args)]
+struct TreesArgs {
+    /// Only this step.
+    #[arg(long, value_name = "N")]
+    step: Option<i64>,
+    /// Only trees in which a correct answer was found.
+    #[arg(long, conflicts_with = "unsolved")]
+    solved: bool,
+    /// Only trees in which none was found.
+    #[arg(long)]
+    unsolved: bool,
+    /// Only trees with a trajectory of this verdict.
+    #[arg(long, value_enum)]
+    verdict: Option<VerdictName>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+#[derive(Debug, clap::Args)]
+struct TreeArgs {
+    /// Number of the tree, as `trees` lists it.
+    #[arg(value_name = "TREE")]
+    tree: i64,
+    /// Leave out nodes on no trajectory.
+    #[arg(long)]
+    only_paths: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum VerdictName {
+    Correct,
+    Incorrect,
+    NoAnswer,
+    Error,
+}
+
+impl From<VerdictName> for Verdict {
+    fn from(name: VerdictName) -> Verdict {
+        match name {
+            VerdictName::Correct => Verdict::Correct,
+            VerdictName::Incorrect => Verdict::Incorrect,
+            VerdictName::NoAnswer => Verdict::NoAnswer,
+            VerdictName::Error => Verdict::Error,
+        }
+    }
+}
+
+/// Something that was asked for and is not in the database.
+#[derive(Debug, thiserror::Error)]
+enum InspectError {
+    #[error("the database `{}` has no {what}", path.display())]
+    Missing { path: PathBuf, what: String },
+    #[error("the answer cannot be written as JSON")]
+    Json(#[source] serde_json::Error),
+}
+
+impl Hint for InspectError {
+    fn class(&self) -> FailureClass {
+        match self {
+            InspectError::Missing { .. } => FailureClass::User,
+            InspectError::Json(_) => FailureClass::Bug,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            InspectError::Missing { path, .. } => Some(format!("list what is there: orchestrator inspect {} runs", path.display())),
+            InspectError::Json(_) => None,
+        }
+    }
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// A database that cannot be read, or a run or tree that is not in it.
+pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::Io { action: "start the runtime for", path: args.path.clone(), source })?;
+    let text = runtime.block_on(inspect(&args))?;
+    printer.data(&text);
+    Ok(0)
+}
+
+async fn inspect(args: &Args) -> Result<String, Failure> {
+    let path = if args.path.is_dir() { args.path.join(DATABASE) } else { args.path.clone() };
+    let reader = Reader::open(&path).await?;
+    let width = usize::from(console_width());
+    let what = args.what.as_ref().unwrap_or(&What::Steps);
+    if let What::Runs = what {
+        let runs = reader.runs().await?;
+        return shown(args.json, &runs, |runs| runs_table(runs, width));
+    }
+    if let What::Tree(tree) = what {
+        let report = tree_report(&reader, TreeId(tree.tree)).await?;
+        let report = report.ok_or_else(|| missing(args, format!("tree `{}`", tree.tree)))?;
+        let style = TreeStyle { width, only_paths: tree.only_paths };
+        return shown(args.json, &report, |report| tree_text(report, style));
+    }
+    let run = chosen_run(args, &reader).await?.run_id;
+    match what {
+        What::Steps => shown(args.json, &reader.steps(run).await?, |steps| steps_table(steps, width)),
+        What::Trees(filter) => {
+            let trees = reader.trees(filter.of(run)).await?;
+            shown(args.json, &trees, |trees| trees_table(trees, width))
+        }
+        What::Mistakes { limit } => {
+            shown(args.json, &reader.confident_mistakes(run, *limit).await?, |mistakes| mistakes_text(mistakes))
+        }
+        What::Tokens => shown(args.json, &reader.token_use(run).await?, |tokens| token_use_table(tokens, width)),
+        What::Weights => shown(args.json, &reader.weight_history(run).await?, |weights| weights_table(weights, width)),
+        What::Runs | What::Tree(_) => Ok(String::new()),
+    }
+}
+
+impl TreesArgs {
+    fn of(&self, run: RunId) -> TreeFilter {
+        TreeFilter {
+            step: self.step.map(StepId),
+            is_solved: if self.solved { Some(true) } else { self.unsolved.then_some(false) },
+            verdict: self.verdict.map(Verdict::from),
+            limit: Some(self.limit),
+            ..TreeFilter::of(run)
+        }
+    }
+}
+
+async fn chosen_run(args: &Args, reader: &Reader) -> Result<RunRow, Failure> {
+    let (row, what) = match args.run {
+        Some(run) => (reader.run(RunId(run)).await?, format!("run `{run}`")),
+        None => (reader.latest_run().await?, "run yet".to_owned()),
+    };
+    Ok(row.ok_or_else(|| missing(args, what))?)
+}
+
+fn missing(args: &Args, what: String) -> InspectError {
+    InspectError::Missing { path: args.path.clone(), what }
+}
+
+fn shown<T: Serialize + ?Sized>(json: bool, value: &T, text: impl FnOnce(&T) -> String) -> Result<String, Failure> {
+    if json { Ok(serde_json::to_string_pretty(value).map_err(InspectError::Json)?) } else { Ok(text(value)) }
+}
+
+/// Columns of the terminal; where there is none, `COLUMNS`, else enough for every column.
+fn console_width() -> u16 {
+    let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    asked.or_else(|| console::Term::stdout().size_checked().map(|(_, columns)| columns)).unwrap_or(200)
+}
