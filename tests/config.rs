@@ -348,7 +348,7 @@ fn rules_of_single_settings() {
             &["train.importance_cap"],
             "`train.importance_cap` is 0.5, must be 0 (off) or at least 1",
         ),
-        ("train.max_grad_norm=0", &["train.max_grad_norm"], "`train.max_grad_norm` is 0, must be above 0"),
+        ("train.max_grad_norm=-1", &["train.max_grad_norm"], "`train.max_grad_norm` is -1, must be at least 0"),
     ];
     for (set, keys, message) in cases {
         check_rule(&[set], keys, message);

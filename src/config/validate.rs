@@ -88,7 +88,8 @@ fn search(config: &Config, rules: &mut Rules) {
     rules.number(&["search.frontier_value_weight"], search.frontier_value_weight, true, "finite");
     rules.number(&["search.frontier_entropy_weight"], search.frontier_entropy_weight, true, "finite");
     rules.number(&["search.frontier_depth_weight"], search.frontier_depth_weight, true, "finite");
-    rules.number(&["search.incomplete_reward"], search.incomplete_reward, true, "finite");
+    let incomplete = search.incomplete_reward;
+    rules.number(&["search.incomplete_reward"], incomplete, incomplete <= 0.0, "at most 0");
     rules.number(&["search.temperature"], search.temperature, search.temperature > 0.0, "above 0");
     let mass = search.top_p;
     rules.number(&["search.top_p"], mass, mass > 0.0 && mass <= 1.0, "above 0 and at most 1");
@@ -174,7 +175,7 @@ fn train(config: &Config, rules: &mut Rules) {
     rules.number(&["train.beta1"], train.beta1, (0.0..1.0).contains(&train.beta1), below_one);
     rules.number(&["train.beta2"], train.beta2, (0.0..1.0).contains(&train.beta2), below_one);
     rules.number(&["train.epsilon"], train.epsilon, train.epsilon > 0.0, "above 0");
-    rules.number(&["train.max_grad_norm"], train.max_grad_norm, train.max_grad_norm > 0.0, "above 0");
+    rules.number(&["train.max_grad_norm"], train.max_grad_norm, train.max_grad_norm >= 0.0, "at least 0");
 }
 
 /// What has to fit into what, in tokens.

@@ -21,9 +21,11 @@ pub enum Token {
     ThinSpace,
 }
 
-/// Reads an answer. Removed: sizes (`\left`), styles, dollar signs, math delimiters, negative space, one full stop or
-/// comma at the end, outer white space. Unified: kinds of fraction, relations, spaces, minus signs, digits.
+/// Reads an answer. Removed: sizes (`\left`), styles, Markdown's bold, dollar signs, math delimiters, negative space, one
+/// full stop or comma at the end, outer white space. Unified: kinds of fraction, relations, spaces, minus signs, digits.
 pub fn tokens(text: &str) -> Vec<Token> {
+    let text = text.trim();
+    let text = text.strip_prefix("**").and_then(|text| text.strip_suffix("**")).unwrap_or(text);
     let mut list = Vec::new();
     read(text, 0, &mut list);
     trim(&mut list);
@@ -183,6 +185,7 @@ fn read_words(inside: &str, wrappers: usize, list: &mut Vec<Token>) {
     if inside.starts_with(char::is_whitespace) {
         list.push(Token::Space);
     }
+    let words = words.strip_suffix('.').unwrap_or(words);
     list.push(Token::Text(words.split_whitespace().collect::<Vec<_>>().join(" ")));
     if inside.ends_with(char::is_whitespace) {
         list.push(Token::Space);
