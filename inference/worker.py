@@ -174,7 +174,11 @@ def _digest(crcs):
 
 
 def _repack_tied(model):
-    """On CPU an output projection tied to the embedding keeps its own packed copy, which a reload does not renew."""
+    """Renews the packed copy that an output projection tied to the embedding may keep on CPU (it does in float32).
+
+    A layerwise reload writes the shared weight in place and never visits the projection, which would go on
+    multiplying with the old weights.
+    """
     for _, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if hasattr(module, "cpu_linear") and weight is not None and weight.numel() > 0:

@@ -1,6 +1,6 @@
 //! Engines: what generates continuations and takes new weights. Nothing of HTTP and nothing of tensors here.
 //!
-//! Invariant: a [`Continuation`](crate::types::Continuation) carries the version of the weights that sampled it, and
+//! Invariant: a [`Continuation`] carries the version of the weights that sampled it, and
 //! no engine answers from a prefix cache of other weights. An engine whose weights are in doubt answers with
 //! [`EngineError::Fenced`] until it has confirmed a load.
 
