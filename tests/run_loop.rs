@@ -37,7 +37,9 @@ struct Scene {
 impl Scene {
     fn new(settings: &str) -> Scene {
         let scene = Scene { dir: tempfile::tempdir().unwrap() };
-        succeed(&orchestrator().args(["model", "init", "--seed", "3", "--out"]).arg(scene.path("model")).output().unwrap());
+        succeed(
+            &orchestrator().args(["model", "init", "--seed", "3", "--out"]).arg(scene.path("model")).output().unwrap(),
+        );
         let problems = scene.path("problems.jsonl");
         let generate = ["problems", "generate", "--count", "12", "--seed", "5", "--out"];
         succeed(&orchestrator().args(generate).arg(&problems).output().unwrap());

@@ -125,7 +125,9 @@ impl Hint for InspectError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            InspectError::Missing { path, .. } => Some(format!("list what is there: orchestrator inspect {} runs", path.display())),
+            InspectError::Missing { path, .. } => {
+                Some(format!("list what is there: orchestrator inspect {} runs", path.display()))
+            }
             InspectError::Json(_) => None,
         }
     }

@@ -3,8 +3,8 @@
 mod inspect;
 mod model;
 mod printer;
-mod progress;
 mod problems;
+mod progress;
 mod run;
 
 use std::path::{Path, PathBuf};
@@ -66,9 +66,10 @@ impl Hint for Unreadable {
 
 /// Reads and checks a configuration file.
 fn load_config(path: &Path, sets: &[String]) -> Result<Config, Failure> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| Unreadable { path: path.to_owned(), source })?;
-    let config = config::parse(&path.display().to_string(), &text, sets)?;
+    let text = std::fs::read_to_string(path).map_err(|source| Unreadable { path: path.to_owned(), source })?;
+    let mut config = config::parse(&path.display().to_string(), &text, sets)?;
     config::validate(&config)?;
+    // What a rule set leaves open is written out, so that the stored configuration says what was in force.
+    config.search = config.search.resolved();
     Ok(config)
 }

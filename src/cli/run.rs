@@ -39,10 +39,11 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
         printer.data(&crate::config::render(&config).map_err(RunError::Config)?);
         return Ok(0);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| RunError::Io { action: "start the runtime for", path: config.run.dir.clone(), source })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| RunError::Io {
+        action: "start the runtime for",
+        path: config.run.dir.clone(),
+        source,
+    })?;
     let outcome = runtime.block_on(train(config, printer))?;
     match outcome.ended {
         Ended::AllSteps => Ok(0),

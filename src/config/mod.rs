@@ -23,7 +23,7 @@ pub use search::{
     Backtrace, DepthBonus, DynamicWidth, GammaRule, Rules, SearchConfig, SearchRules, TerminalsKept, TieBreak,
     Unvisited, VisitRule,
 };
-pub use train::{AdvantageForm, ComputeDtype, DeviceChoice, OldLogprobs, TrainConfig};
+pub use train::{AdvantageForm, ComputeDtype, DeviceChoice, ExportDtype, OldLogprobs, TrainConfig};
 pub use validate::validate;
 
 use serde::{Deserialize, Serialize};

@@ -24,6 +24,19 @@ pub enum ComputeDtype {
     Bfloat16,
 }
 
+/// Element type of exported weights, which the server loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExportDtype {
+    /// That of the file the model came from.
+    Source,
+    /// float32: the server sees every update, however small.
+    Float32,
+    /// bfloat16: an update below half a unit in the last place (0.2 % of a weight) reaches the server only when enough
+    /// of them have added up in the fp32 masters.
+    Bfloat16,
+}
+
 /// How node values become advantages. The formulas are in `trainer/advantage.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -60,6 +73,9 @@ pub struct TrainConfig {
     pub threads: u32,
     /// Element type of forward and backward pass.
     pub dtype: ComputeDtype,
+    /// Element type of exported weights. With `dtype = "float32"` and bfloat16 exports the server lags behind the
+    /// trainer, which shows in the ratio and in the canary. Changes results.
+    pub export_dtype: ExportDtype,
     /// Problems per optimizer step.
     pub minibatch_problems: u32,
     /// Most packed tokens in one forward pass.
@@ -111,6 +127,7 @@ impl Default for TrainConfig {
             device: DeviceChoice::Auto,
             threads: 0,
             dtype: ComputeDtype::Bfloat16,
+            export_dtype: ExportDtype::Source,
             minibatch_problems: 32,
             micro_batch_tokens: 18_432,
             vocab_chunk_tokens: 1024,

@@ -78,21 +78,12 @@ fn prompt(config: &Config, rules: &mut Rules) {
 
 fn search(config: &Config, rules: &mut Rules) {
     let search = &config.search;
-    rules.at_least_one(&["search.width"], search.width.into());
-    rules.at_least_one(&["search.step_tokens"], search.step_tokens.into());
-    rules.at_least_one(&["search.max_depth"], search.max_depth.into());
-    rules.at_least_one(&["search.trajectories"], search.trajectories.into());
-    rules.number(&["search.uct_lambda"], search.uct_lambda, search.uct_lambda >= 0.0, "at least 0");
-    let gamma = search.gamma_min;
-    rules.number(&["search.gamma_min"], gamma, (0.0..=1.0).contains(&gamma), "between 0 and 1");
-    rules.number(&["search.frontier_value_weight"], search.frontier_value_weight, true, "finite");
-    rules.number(&["search.frontier_entropy_weight"], search.frontier_entropy_weight, true, "finite");
-    rules.number(&["search.frontier_depth_weight"], search.frontier_depth_weight, true, "finite");
-    let incomplete = search.incomplete_reward;
-    rules.number(&["search.incomplete_reward"], incomplete, incomplete <= 0.0, "at most 0");
-    rules.number(&["search.temperature"], search.temperature, search.temperature > 0.0, "above 0");
-    let mass = search.top_p;
-    rules.number(&["search.top_p"], mass, mass > 0.0 && mass <= 1.0, "above 0 and at most 1");
+    for message in search.problems() {
+        rules.require(false, &["search"], || message);
+    }
+    // A greedy tree is all ties: the search itself allows it, training on it makes no sense.
+    let temperature = search.temperature;
+    rules.number(&["search.temperature"], temperature, temperature > 0.0, "above 0");
 }
 
 fn inference(config: &Config, rules: &mut Rules) {

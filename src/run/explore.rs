@@ -97,9 +97,8 @@ impl Explorer {
             let children = continuations
                 .into_iter()
                 .map(|continuation| {
-                    let verdict = tree
-                        .is_terminal(node, &continuation)
-                        .then(|| self.judge(&path, &continuation, &task.answer));
+                    let verdict =
+                        tree.is_terminal(node, &continuation).then(|| self.judge(&path, &continuation, &task.answer));
                     Child { continuation, verdict }
                 })
                 .collect();

@@ -171,11 +171,7 @@ async fn train(
 }
 
 /// Trainer and server side by side: both read the same model.
-async fn start_parts(
-    config: &Config,
-    run: RunId,
-    run_dir: &Path,
-) -> Result<(Arc<Trainer>, Arc<VllmEngine>), RunError> {
+async fn start_parts(config: &Config, run: RunId, run_dir: &Path) -> Result<(Arc<Trainer>, Arc<VllmEngine>), RunError> {
     let spec = TrainerSpec {
         config: config.train.clone(),
         model_dir: config.run.model.clone(),

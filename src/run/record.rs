@@ -52,11 +52,7 @@ pub fn step_begin(run: RunId, step: StepId, search_weight_version: WeightVersion
 }
 
 /// The row of a step that ended, and the numbers without a column.
-pub fn step_end(
-    summary: &StepSummary,
-    report: &StepReport,
-    published: Option<&Published>,
-) -> (StepEnd, Vec<Metric>) {
+pub fn step_end(summary: &StepSummary, report: &StepReport, published: Option<&Published>) -> (StepEnd, Vec<Metric>) {
     let mismatch = &report.mismatch;
     let has_update = !report.updates.is_empty();
     let end = StepEnd {
@@ -101,8 +97,7 @@ pub fn step_end(
             ("held_unchecked_tensors", published.load.held.unchecked_tensors as f64),
         ]);
     }
-    let metrics =
-        metrics.into_iter().map(|(name, value)| Metric { name: name.to_owned(), value }).collect();
+    let metrics = metrics.into_iter().map(|(name, value)| Metric { name: name.to_owned(), value }).collect();
     (end, metrics)
 }
 
@@ -273,10 +268,7 @@ fn solutions(posed: &Posed, group: &TrajectoryGroup, tokenizer: &ModelTokenizer)
 
 /// Tokens, logprobs and text of every node on a trajectory. The texts along a path join to the whole response: a
 /// character whose bytes two nodes share belongs to the later one.
-fn contents(
-    group: &TrajectoryGroup,
-    tokenizer: &ModelTokenizer,
-) -> Result<BTreeMap<NodeId, NodeContent>, RunError> {
+fn contents(group: &TrajectoryGroup, tokenizer: &ModelTokenizer) -> Result<BTreeMap<NodeId, NodeContent>, RunError> {
     let mut has_child = vec![false; group.nodes.len()];
     for parent in group.nodes.iter().filter_map(|node| node.parent) {
         has_child[parent] = true;
@@ -304,7 +296,12 @@ struct Pending {
 
 impl Pending {
     /// The text that `node` adds, and what is pending after it. A leaf gives out everything.
-    fn extend(self, node: &GroupNode, is_leaf: bool, tokenizer: &ModelTokenizer) -> Result<(String, Pending), RunError> {
+    fn extend(
+        self,
+        node: &GroupNode,
+        is_leaf: bool,
+        tokenizer: &ModelTokenizer,
+    ) -> Result<(String, Pending), RunError> {
         let known = tokenizer.decode(&self.context)?;
         let mut tokens = self.context.clone();
         tokens.extend_from_slice(&self.held);

@@ -1,19 +1,21 @@
 //! A version of the policy on disk, in the Hugging Face layout, visible only when complete.
 //!
-//! Everything is written and fsynced in a folder beside the target, which then takes its name by a rename. Tensors
-//! keep the element type of the file the model came from, so version 0 has the bytes of the original: bf16 to fp32
-//! and back is exact.
+//! Everything is written and fsynced in a folder beside the target, which then takes its name by a rename. In the
+//! element type of the file the model came from, version 0 has the bytes of the original: bf16 to fp32 and back is
+//! exact.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use tch::Kind;
 
 use super::error::TrainerError;
 use super::params::Parameters;
 use super::tensor_file::{self, Entry, dtype_name};
+use crate::config::ExportDtype;
 use crate::types::{WeightManifest, WeightTensor, WeightVersion};
 
 /// The weights' file name.
@@ -21,7 +23,7 @@ const WEIGHTS: &str = "model.safetensors";
 /// The manifest's file name.
 const MANIFEST: &str = "manifest.json";
 
-/// Writes `parameters` and copies of the other files in `source` (configuration, tokenizer, chat template) to `dir`.
+/// Writes `parameters` as `dtype` and copies of the other files in `source` (configuration, tokenizer, chat template) to `dir`.
 /// A folder that is already there, from an export that was not recorded, is replaced.
 ///
 /// # Errors
@@ -29,12 +31,13 @@ const MANIFEST: &str = "manifest.json";
 pub fn export(
     parameters: &Parameters,
     source: &Path,
+    dtype: ExportDtype,
     dir: &Path,
     version: WeightVersion,
 ) -> Result<WeightManifest, TrainerError> {
     let dir = std::path::absolute(dir).map_err(TrainerError::write(dir))?;
     let partial = tensor_file::temporary(&dir);
-    let result = fill(parameters, source, &partial, &dir, version).and_then(|manifest| {
+    let result = fill(parameters, source, dtype, &partial, &dir, version).and_then(|manifest| {
         reveal(&partial, &dir)?;
         Ok(manifest)
     });
@@ -48,6 +51,7 @@ pub fn export(
 fn fill(
     parameters: &Parameters,
     source: &Path,
+    dtype: ExportDtype,
     partial: &Path,
     dir: &Path,
     version: WeightVersion,
@@ -55,8 +59,18 @@ fn fill(
     remove(partial)?;
     fs::create_dir_all(partial).map_err(TrainerError::write(partial))?;
     copy_companions(source, partial)?;
-    let entries: Vec<Entry<'_>> =
-        parameters.iter().map(|p| Entry { name: p.name.clone(), tensor: &p.master, kind: p.source_kind }).collect();
+    let kind = match dtype {
+        ExportDtype::Source => None,
+        ExportDtype::Float32 => Some(Kind::Float),
+        ExportDtype::Bfloat16 => Some(Kind::BFloat16),
+    };
+    if let Some(kind) = kind {
+        declare_dtype(&partial.join("config.json"), kind)?;
+    }
+    let entries: Vec<Entry<'_>> = parameters
+        .iter()
+        .map(|p| Entry { name: p.name.clone(), tensor: &p.master, kind: kind.unwrap_or(p.source_kind) })
+        .collect();
     let metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
     let written = tensor_file::write(&partial.join(WEIGHTS), &entries, metadata)?;
     let tensors: BTreeMap<String, WeightTensor> = entries
@@ -103,6 +117,18 @@ fn copy_companions(source: &Path, target: &Path) -> Result<(), TrainerError> {
         write_synced(&target.join(name), &content)?;
     }
     Ok(())
+}
+
+/// Says in config.json what the file holds: readers take the element type from there.
+fn declare_dtype(path: &Path, kind: Kind) -> Result<(), TrainerError> {
+    let text = fs::read_to_string(path).map_err(TrainerError::read(path))?;
+    let mut config: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|error| TrainerError::malformed(path, error.to_string()))?;
+    let name = if kind == Kind::Float { "float32" } else { "bfloat16" };
+    // The older spelling is read before the newer one where both are there.
+    config.remove("torch_dtype");
+    config.insert("dtype".to_owned(), json!(name));
+    write_synced(path, format!("{:#}\n", Value::Object(config)).as_bytes())
 }
 
 fn write_synced(path: &Path, content: &[u8]) -> Result<(), TrainerError> {

@@ -18,7 +18,7 @@ use crate::config::ComputeDtype;
 pub struct Parameter {
     /// Hugging Face name.
     pub name: String,
-    /// Element type in the file it came from, and in every export.
+    /// Element type in the file it came from.
     pub source_kind: Kind,
     /// fp32.
     pub master: Tensor,

@@ -79,8 +79,11 @@ fn body(spec: TrainerSpec, loaded: Reply<Arc<AtomicBool>>, mut queue: mpsc::Rece
                 answer(reply, guarded("scoring", || learner.score(&tokens, temperature)))
             }
             Command::Export(dir, version, reply) => {
-                let source = learner.spec().model_dir.clone();
-                let run = || export::export(&learner.parameters, &source, &dir, version);
+                let spec = learner.spec().clone();
+                let run = || {
+                    let (source, dtype) = (&spec.model_dir, spec.config.export_dtype);
+                    export::export(&learner.parameters, source, dtype, &dir, version)
+                };
                 answer(reply, guarded("an export", run))
             }
             Command::Save(file, reply) => {
