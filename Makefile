@@ -31,6 +31,7 @@ build: setup ## the release binary, target/release/orchestrator
 	@cargo build --release --locked
 
 quickstart: build ## train a small real model on this machine
+	@mkdir -p $(dir $(problems))
 	@test -e $(problems) || $(orchestrator) problems generate --out $(problems)
 	@$(orchestrator) run --config configs/quickstart.toml
 
