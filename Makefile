@@ -31,6 +31,7 @@ build: setup ## the release binary, target/release/orchestrator
 	@cargo build --release --locked
 
 quickstart: build ## train a small real model on this machine
+	@mkdir -p $(dir $(problems))
 	@test -e $(problems) || $(orchestrator) problems generate --out $(problems)
 	@$(orchestrator) run --config configs/quickstart.toml
 
@@ -54,9 +55,7 @@ deny: $(deny) ## licences, bans and sources of the dependencies; advisories wher
 $(own_deny):
 	@echo 'building cargo-deny $(deny_version) into .tools (2 to 3 minutes, once)' >&2
 	@CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-		CARGO_TARGET_DIR=.tools/build cargo install --quiet --locked --root .tools/cargo-deny-$(deny_version) \
-		cargo-deny@$(deny_version)
-	@rm -rf .tools/build
+		cargo install --quiet --locked --root .tools/cargo-deny-$(deny_version) cargo-deny@$(deny_version)
 
 test-rust: setup ## cargo test
 	@cargo test --release --locked
