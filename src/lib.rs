@@ -42,9 +42,17 @@
 //!
 //! # Map
 //!
+//! In the order in which a problem meets them.
+//!
 //! ```text
-//! main.rs                  the `orchestrator` command
+//! main.rs                  the `orchestrator` command: failure to text and exit code
 //! lib.rs                   this page
+//! telemetry.rs             where tracing goes
+//!
+//! cli/mod.rs               subcommands; reads the configuration file
+//! cli/{run,inspect,problems,model}.rs   one subcommand each: arguments and one `run`
+//! cli/progress.rs          the bar and one line per step
+//! cli/printer.rs           the only place that writes to the terminal
 //!
 //! types/mod.rs             the nouns that travel between parts
 //! types/ids.rs             ids and step numbers as types of their own
@@ -54,19 +62,57 @@
 //! types/weights.rs         weight versions, and what was written for one
 //! config/mod.rs            the sections of the configuration
 //! config/{data,inference,run,search,train}.rs   one section each
+//! config/{parse,keys,validate,render,error}.rs  TOML to settings and back, with every mistake named
 //! error.rs                 failure classes, exit codes, hints
 //! rng.rs                   the only place where randomness starts
 //!
-//! search/mod.rs            the tree of one problem
-//! verify/mod.rs            is this answer right
-//! inference/mod.rs         the trait Engine: generate, load weights
-//! inference/error.rs       what can go wrong with a server
-//! trainer/mod.rs           the policy's parameters and their update
-//! store/mod.rs             SQLite
-//! data/mod.rs              problems and prompts
+//! run/mod.rs               start, steps, end: the wiring point
+//! run/step.rs              one training step, in order
+//! run/explore.rs           one tree: next, generate, verify, supply
+//! run/publish.rs           new weights: export, record, reload, canary, confirm
+//! run/record.rs            domain values to rows
+//! run/{event,error,lock,shutdown}.rs   what is seen of a run, why it ends, one process per folder, orderly stop
 //!
-//! run/mod.rs               rounds and steps
-//! report/mod.rs            reading results back
+//! data/mod.rs              problems and prompts
+//! data/{problem,jsonl,parquet}.rs      problem files
+//! data/{prompt,template,tokenizer}.rs  a problem becomes token ids, once
+//! data/{generate,draw}.rs  made-up problems
+//! data/order.rs            which problems a step works on
+//! data/error.rs            what can go wrong with them
+//!
+//! search/mod.rs            the tree of one problem: invariants
+//! search/tree.rs           the state machine: next, supply
+//! search/{node,terminal,entropy}.rs    a node, when it is a leaf, how sure the policy was
+//! search/{backup,uct,frontier}.rs      what a leaf brings its path; which sibling; which node of the whole tree
+//! search/{budget,event,harvest,error}.rs   when to stop, what happened, what is trained on
+//!
+//! inference/mod.rs         the trait Engine: generate, score, load weights
+//! inference/{error,retry}.rs           what can go wrong with a server, and what is tried again
+//! inference/vllm/mod.rs    the engine on vLLM servers
+//! inference/vllm/{wire,client,pool}.rs the JSON, one call, replicas
+//! inference/vllm/{reload,probe,launch}.rs  new weights, which logprobs, a server of our own
+//!
+//! verify/mod.rs            is this answer right
+//! verify/{extract,number,latex,compare}.rs the last box, exact numbers, normal form, same or not
+//!
+//! trainer/mod.rs           handle of the trainer thread
+//! trainer/thread.rs        the thread that owns model and optimizer
+//! trainer/advantage.rs     node values to advantages
+//! trainer/pack.rs          trees to packed batches
+//! trainer/learner.rs       one training step
+//! trainer/model/{mod,config,load,init,attention,mlp,rope}.rs   Llama, Qwen2, Qwen3
+//! trainer/{logprob,loss,optim,params}.rs   chunked projection, clipped objective, AdamW, fp32 masters
+//! trainer/{export,checkpoint,tensor_file}.rs   files, visible only when complete
+//! trainer/{device,error,report}.rs     where to compute, what can go wrong, what a step says of itself
+//!
+//! store/mod.rs             SQLite: owners, what survives
+//! store/{open,writer,codec,error}.rs   one writer, grouped commits, values to cells
+//! store/{run,problem,step,weight,tree,solution,metric}.rs  rows of that table, in
+//! store/{tree_read,view}.rs  rows out
+//! store/plan_test.rs       hot statements use their indexes
+//!
+//! report/mod.rs            reading results back for people
+//! report/{listing,table,tree,text}.rs  tables, one tree, foreign text made harmless
 //! ```
 #![deny(missing_docs)]
 

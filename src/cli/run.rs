@@ -44,6 +44,10 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
         path: config.run.dir.clone(),
         source,
     })?;
+    let dir = &config.run.dir;
+    std::fs::create_dir_all(dir).map_err(|source| RunError::Io { action: "create", path: dir.clone(), source })?;
+    let log = dir.join("log.jsonl");
+    crate::telemetry::log_to_file(&log).map_err(|source| RunError::Io { action: "write", path: log, source })?;
     let outcome = runtime.block_on(train(config, printer))?;
     match outcome.ended {
         Ended::AllSteps => Ok(0),
