@@ -1,5 +1,8 @@
 //! Advantages against the published code (recorded traces), against vectors of our own, and by their properties.
 
+// Helpers of tests are tests too; clippy.toml allows these in `#[test]` functions only.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 

@@ -4,28 +4,42 @@
 //! Tolerances: two correct fp32 implementations differ by summation order. Logits of these models are of order 1 to
 //! 20 and differ by some 1e-5 to 1e-4; the bound is 2e-4. Gradients: relative L2 below 1e-4.
 
+// Helpers of tests are tests too; clippy.toml allows these in `#[test]` functions only.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
 mod trainer_support;
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use orchestrator::trainer::Family;
+use orchestrator::trainer::learner::PassSums;
 use orchestrator::trainer::loss::Objective;
 use orchestrator::trainer::model::load::TensorFiles;
 use orchestrator::trainer::pack::PackedBatch;
+use orchestrator::trainer::{Family, Learner};
 use orchestrator::types::{TokenId, TrajectoryGroup};
 use serde_json::{Value, json};
 use tch::Tensor;
+use tempfile::TempDir;
 use trainer_support::*;
 
 const TEMPERATURE: f64 = 0.8;
+const REFERENCE: &str = "reference.safetensors";
 
-struct Tolerance {
-    logits: f64,
-    gradient: f64,
+/// Bound of logits and logprobs.
+const LOGIT_BOUND: f64 = 2e-4;
+/// Bound of gradients, relative L2 over all parameters.
+const GRADIENT_BOUND: f64 = 1e-4;
+
+/// One model on one mini-batch: our side is done, the reference is asked for.
+struct Case {
+    name: &'static str,
+    learner: Learner,
+    sums: PassSums,
+    denominator: f64,
+    job: Value,
+    out: TempDir,
 }
-
-const STRICT: Tolerance = Tolerance { logits: 2e-4, gradient: 1e-4 };
 
 /// Old logprobs: current ones disturbed so that about half of the ratios leave the clip range, some far.
 fn disturb(current: &[f32]) -> Vec<f32> {
@@ -34,7 +48,8 @@ fn disturb(current: &[f32]) -> Vec<f32> {
     current.iter().enumerate().map(|(i, &lp)| lp - noise(i, uniform(&mut rng)) as f32).collect()
 }
 
-fn check_model(dir: &Path, groups: &[TrajectoryGroup], tolerance: &Tolerance, with_adam: bool) {
+/// `is_small`: also logits and AdamW, which take much disk for a large model.
+fn prepare(name: &'static str, dir: &Path, groups: &[TrajectoryGroup], is_small: bool) -> Case {
     let mut config = config();
     config.max_grad_norm = 0.05;
     let mut learner = learner(dir, config.clone());
@@ -91,41 +106,45 @@ fn check_model(dir: &Path, groups: &[TrajectoryGroup], tolerance: &Tolerance, wi
         }
     }
     let out = tempfile::tempdir().unwrap();
-    let file = out.path().join("reference.safetensors");
+    let file = out.path().join(REFERENCE);
     let mut job = json!({
         "kind": "reference", "model": dir, "sequences": sequences, "temperature": TEMPERATURE,
         "clip_low": config.clip_low, "clip_high": config.clip_high, "dual_clip": config.dual_clip,
-        "importance_cap": config.importance_cap, "denominator": denominator, "keep_logits": with_adam, "out": file,
+        "importance_cap": config.importance_cap, "denominator": denominator, "keep_logits": is_small, "out": file,
     });
     let betas = [config.beta1, config.beta2];
-    if with_adam {
+    if is_small {
         job["adam"] = json!({ "lr": config.learning_rate, "betas": betas, "eps": config.epsilon, "steps": 2,
                               "weight_decay": config.weight_decay, "max_grad_norm": config.max_grad_norm });
     }
-    let answer = python(&job);
-    let files = TensorFiles::open_file(&file).unwrap();
-    let reference = files.tensors().unwrap();
+    Case { name, learner, sums, denominator, job, out }
+}
 
-    for (index, sequence) in sequences.iter().enumerate() {
+fn check(case: &mut Case, answer: &Value) {
+    let Case { name, learner, sums, denominator, job, out } = case;
+    let is_small = job["keep_logits"] == json!(true);
+    let files = TensorFiles::open_file(&out.path().join(REFERENCE)).unwrap();
+    let reference = files.tensors().unwrap();
+    for (index, sequence) in job["sequences"].as_array().unwrap().iter().enumerate() {
         let tokens: Vec<TokenId> = serde_json::from_value(sequence["tokens"].clone()).unwrap();
         let sampled = tokens.len() - sequence["prompt_tokens"].as_u64().unwrap() as usize;
         let theirs = reference.load(&format!("logprobs.{index}"), &[sampled as i64]).unwrap();
         let ours = learner.score(&tokens, TEMPERATURE).unwrap();
         let ours = Tensor::from_slice(&ours[ours.len() - sampled..]);
-        assert!(largest_difference(&ours, &theirs) < tolerance.logits, "logprobs of sequence {index}");
-        if with_adam {
+        assert!(largest_difference(&ours, &theirs) < LOGIT_BOUND, "{name}: logprobs of sequence {index}");
+        if is_small {
             let shape = [tokens.len() as i64, learner.model.vocab_size];
             let theirs = reference.load(&format!("logits.{index}"), &shape).unwrap();
             let ours = learner.logits(&PackedBatch::sequence(&tokens));
             let difference = largest_difference(&ours, &theirs);
-            assert!(difference < tolerance.logits, "logits of sequence {index} differ by {difference:e}");
+            assert!(difference < LOGIT_BOUND, "{name}: logits of sequence {index} differ by {difference:e}");
         }
     }
 
     let (loss, clip_frac) = (answer["loss"].as_f64().unwrap(), answer["clip_frac"].as_f64().unwrap());
-    assert!((sums.loss - loss).abs() < 1e-4 * loss.abs().max(1.0), "loss {} and {loss}", sums.loss);
+    assert!((sums.loss - loss).abs() < 1e-4 * loss.abs().max(1.0), "{name}: loss {} and {loss}", sums.loss);
     assert!((0.2..0.8).contains(&clip_frac), "the test should clip about half of the tokens, not {clip_frac}");
-    let ours = sums.clipped_pairs as f64 / denominator;
+    let ours = sums.clipped_pairs as f64 / *denominator;
     assert!((ours - clip_frac).abs() < 1e-9, "clipped share {ours} and {clip_frac}");
     assert!(sums.dual_clipped_pairs > 0, "the test should reach the dual clip");
 
@@ -134,19 +153,19 @@ fn check_model(dir: &Path, groups: &[TrajectoryGroup], tolerance: &Tolerance, wi
         .iter()
         .map(|p| reference.load(&format!("gradient.{}", p.name), &p.grad.size()).unwrap())
         .collect();
-    let error = relative_l2(gradients(&learner).into_iter().zip(theirs.iter().map(Tensor::shallow_clone)));
-    println!("{}: gradient relative L2 {error:e}, clipped {clip_frac:.2}", dir.display());
-    assert!(error < tolerance.gradient, "gradients differ by {error:e}");
+    let error = relative_l2(gradients(learner).into_iter().zip(theirs.iter().map(Tensor::shallow_clone)));
+    println!("{}: gradient relative L2 {error:e}, clipped {clip_frac:.2}", name);
+    assert!(error < GRADIENT_BOUND, "{name}: gradients differ by {error:e}");
 
-    if with_adam {
-        check_adam(&mut learner, &reference, &theirs, &answer);
+    if is_small {
+        check_adam(learner, &reference, &theirs, answer);
     }
 }
 
 /// Two updates from PyTorch's own gradients, so that only the optimizer is compared: AdamW divides by the root of the
 /// second moment, which turns rounding of a gradient near zero into a full step.
 fn check_adam(
-    learner: &mut orchestrator::trainer::Learner,
+    learner: &mut Learner,
     reference: &orchestrator::trainer::model::load::Tensors<'_>,
     gradients: &[Tensor],
     answer: &Value,
@@ -176,39 +195,34 @@ fn small_groups() -> Vec<TrajectoryGroup> {
     vec![random_group(1, 512, 7, (2, 6)), random_group(2, 512, 11, (1, 4))]
 }
 
+/// One Python process for all models: starting it is most of the time.
 #[test]
-fn qwen2_with_biases_and_tied_embeddings() {
-    let dir = tiny(Family::Qwen2, |_| {});
-    check_model(dir.path(), &small_groups(), &STRICT, true);
-}
-
-#[test]
-fn qwen3_with_head_norms_and_wide_heads() {
-    let dir = tiny(Family::Qwen3, |spec| {
-        spec.heads = 4;
-        spec.kv_heads = 2;
-        spec.is_tied = false;
+fn the_trainer_agrees_with_pytorch() {
+    let qwen2 = tiny(Family::Qwen2, |_| {});
+    let qwen3 = tiny(Family::Qwen3, |spec| {
+        // Heads wider than hidden_size / heads.
+        (spec.heads, spec.kv_heads, spec.is_tied) = (4, 2, false);
     });
-    check_model(dir.path(), &small_groups(), &STRICT, true);
-}
-
-#[test]
-fn llama_with_scaled_rope_and_biases() {
-    let dir = tiny(Family::Llama, |spec| spec.is_tied = false);
-    let path = dir.path().join("config.json");
+    let llama = tiny(Family::Llama, |spec| spec.is_tied = false);
+    let path = llama.path().join("config.json");
     let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     // A short original context, so that all three bands of frequencies occur.
     config["rope_parameters"] = json!({ "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0,
         "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64 });
     std::fs::write(&path, config.to_string()).unwrap();
-    check_model(dir.path(), &small_groups(), &STRICT, true);
-}
 
-#[test]
-fn the_real_model() {
-    let Some(dir) = real_model() else {
-        println!("`models/smollm2-135m-instruct` is not here (`make setup` brings it): only the small models were run");
-        return;
-    };
-    check_model(&dir, &[random_group(3, 49_152, 12, (3, 6))], &STRICT, false);
+    let mut cases = vec![
+        prepare("Qwen2, tied, biases", qwen2.path(), &small_groups(), true),
+        prepare("Qwen3, head norms, wide heads", qwen3.path(), &small_groups(), true),
+        prepare("Llama, llama3 rope", llama.path(), &small_groups(), true),
+    ];
+    match real_model() {
+        Some(dir) => cases.push(prepare("SmolLM2-135M", &dir, &[random_group(3, 49_152, 12, (3, 6))], false)),
+        None => println!("`models/smollm2-135m-instruct` is not here (`make setup` brings it): small models only"),
+    }
+    let jobs: Vec<&Value> = cases.iter().map(|case| &case.job).collect();
+    let answers = python(&json!(jobs));
+    for (case, answer) in cases.iter_mut().zip(answers.as_array().unwrap()) {
+        check(case, answer);
+    }
 }

@@ -95,7 +95,7 @@ impl Head<'_> {
     fn log_softmax(&self, states: &Tensor) -> Tensor {
         let mut logits = states.mm(&self.weight.tr()).to_kind(Kind::Float);
         if self.temperature != 1.0 {
-            logits = logits / self.temperature;
+            logits /= self.temperature;
         }
         logits.log_softmax(-1, Kind::Float)
     }

@@ -95,7 +95,7 @@ fn header(entries: &[Entry<'_>], metadata: Map<String, Value>) -> String {
     }
     let mut text = Value::Object(fields).to_string();
     // The data starts at a multiple of 8 bytes, as readers that map the file expect.
-    while text.len() % 8 != 0 {
+    while !text.len().is_multiple_of(8) {
         text.push(' ');
     }
     text

@@ -118,3 +118,23 @@ fn guarded<T>(operation: &'static str, run: impl FnOnce() -> Result<T, TrainerEr
         Err(TrainerError::Panicked { operation, message: first_line(text) })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_with_one_line_and_ends_the_thread() {
+        let result: Result<(), _> = guarded("a test", || {
+            let _ = tch::Tensor::from_slice(&[1.0f32, 2.0]).mm(&tch::Tensor::from_slice(&[1.0f32]));
+            Ok(())
+        });
+        let Err(TrainerError::Panicked { operation: "a test", message }) = &result else { panic!("{result:?}") };
+        assert!(message.contains("must be a matrix") && !message.contains('\n'), "{message}");
+        let (reply, answered) = oneshot::channel();
+        assert!(!answer(reply, result), "state in doubt: the thread must end");
+        assert!(matches!(answered.blocking_recv(), Ok(Err(TrainerError::Panicked { .. }))));
+        let (reply, _) = oneshot::channel();
+        assert!(answer(reply, Ok(())), "a caller that went away ends nothing");
+    }
+}

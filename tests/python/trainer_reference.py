@@ -1,6 +1,6 @@
 """The trainer's arithmetic in PyTorch and transformers, on separate sequences: what the Rust side is compared with.
 
-Called with the path of a job (JSON); the last line of its output is a JSON object. Jobs:
+Called with the path of a list of jobs (JSON); the last line of its output is the list of their answers. Jobs:
 
 reference   logits and logprobs of sequences, loss and gradients of the full objective by autograd, and the
             parameters after AdamW steps. Tensors go to `out` (safetensors).
@@ -108,9 +108,10 @@ def compare(job):
 
 def main():
     with open(sys.argv[1]) as file:
-        job = json.load(file)
-    torch.set_num_threads(2)
-    print(json.dumps({"reference": reference, "compare": compare}[job["kind"]](job)))
+        jobs = json.load(file)
+    torch.set_num_threads(1)
+    kinds = {"reference": reference, "compare": compare}
+    print(json.dumps([kinds[job["kind"]](job) for job in jobs]))
 
 
 main()

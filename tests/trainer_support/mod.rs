@@ -159,18 +159,20 @@ pub fn gradients(learner: &Learner) -> Vec<tch::Tensor> {
     learner.parameters.iter().map(|p| p.grad.detach().copy()).collect()
 }
 
-/// Runs `tests/python/trainer_reference.py` on a job and returns what it printed as JSON.
-pub fn python(job: &Value) -> Value {
+/// Runs `tests/python/trainer_reference.py` on a list of jobs and returns the list of answers.
+pub fn python(jobs: &Value) -> Value {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let interpreter = root.join(".venv/bin/python");
     assert!(interpreter.exists(), "`{}` is missing: run `make setup` first", interpreter.display());
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("job.json");
-    std::fs::write(&file, job.to_string()).unwrap();
+    let file = folder.path().join("jobs.json");
+    std::fs::write(&file, jobs.to_string()).unwrap();
     let output = Command::new(interpreter)
         .arg(root.join("tests/python/trainer_reference.py"))
         .arg(&file)
-        .env("OMP_NUM_THREADS", "2")
+        // Threads that spin at barriers starve each other on a busy machine.
+        .env("OMP_NUM_THREADS", "1")
+        .env("OMP_WAIT_POLICY", "passive")
         .env("HF_HUB_OFFLINE", "1")
         .output()
         .unwrap();
