@@ -7,7 +7,7 @@ mod trainer_support;
 
 use std::path::{Path, PathBuf};
 
-use orchestrator::config::ComputeDtype;
+use orchestrator::config::{ComputeDtype, ExportDtype};
 use orchestrator::trainer::{Family, export};
 use orchestrator::types::WeightVersion;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use trainer_support::*;
 /// Exports version 0 of a model; the job has transformers compare it with the original.
 fn export_zero(dir: &Path, target: &Path) -> Value {
     let learner = learner(dir, config());
-    export::export(&learner.parameters, dir, target, WeightVersion::INITIAL).unwrap();
+    export::export(&learner.parameters, dir, ExportDtype::Source, target, WeightVersion::INITIAL).unwrap();
     json!({ "kind": "compare", "export": target, "original": dir })
 }
 
