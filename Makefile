@@ -32,7 +32,7 @@ build: setup ## the release binary, target/release/orchestrator
 
 quickstart: build ## train a small real model on this machine
 	@mkdir -p $(dir $(problems))
-	@test -e $(problems) || $(orchestrator) problems generate --out $(problems)
+	@test -e $(problems) || $(orchestrator) problems generate --out $(problems) --count 256 --mix sum=2,shopping
 	@$(orchestrator) run --config configs/quickstart.toml
 
 test: setup fmt lint deny test-rust test-python ## everything that must pass before a commit
