@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use orchestrator::config::{InferenceConfig, LogprobsMode, ServerDevice};
 use orchestrator::inference::vllm::{VllmEngine, VllmSetup};
 use orchestrator::inference::{Engine, EngineError, LoadReport, ReloadPhase};
+use orchestrator::trainer::Family;
 use orchestrator::types::{Continuation, GenerateRequest, Sampling, TokenId, WeightManifest, WeightVersion};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -37,8 +38,8 @@ static LIVE: LazyLock<Live> = LazyLock::new(|| {
     // Connections belong to the runtime that opened them, so all tests share one.
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     let dir = tempfile::tempdir().expect("folder");
-    tiny_model(&dir.path().join("a"), "llama", 0);
-    tiny_model(&dir.path().join("b"), "llama", 1);
+    tiny_model(&dir.path().join("a"), Family::Llama, 0);
+    tiny_model(&dir.path().join("b"), Family::Llama, 1);
     let start = Instant::now();
     let engine = runtime.block_on(start_engine(dir.path(), LogprobsMode::Processed));
     println!("vLLM was ready after {:.1} s", start.elapsed().as_secs_f64());
@@ -274,8 +275,8 @@ fn processed_logprobs_are_recognised_at_another_temperature() {
 fn a_killed_server_is_a_clear_error_and_leaves_no_process() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().expect("folder");
-    tiny_model(&dir.path().join("a"), "qwen2", 0);
-    tiny_model(&dir.path().join("b"), "qwen2", 1);
+    tiny_model(&dir.path().join("a"), Family::Qwen2, 0);
+    tiny_model(&dir.path().join("b"), Family::Qwen2, 1);
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
         let engine = start_engine(dir.path(), LogprobsMode::Raw).await;

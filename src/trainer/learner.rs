@@ -174,14 +174,14 @@ impl Learner {
         tch::no_grad(|| self.decoder.hidden(batch).mm(&self.projection.tr()).to_kind(Kind::Float))
     }
 
-    /// Logprobs of the scored tokens of a batch, [P], in nats.
+    /// Logprobs of the scored tokens of a batch, `[P]`, in nats.
     pub fn logprobs(&self, batch: &PackedBatch, temperature: f64) -> Vec<f32> {
         let scored = Scored::new(&batch.source_rows, &batch.targets, self.decoder.device());
         let head = Head { weight: &self.projection, temperature, chunk_rows: self.spec.config.vocab_chunk_tokens };
         head.logprobs(&self.decoder.hidden(batch), &scored)
     }
 
-    /// Forward and backward pass of one micro-batch; adds to the gradients. `old_logprobs` [P] is the old policy of
+    /// Forward and backward pass of one micro-batch; adds to the gradients. `old_logprobs` `[P]` is the old policy of
     /// the ratio; `None` takes the current one. `observe` is shown the current logprobs, chunk by chunk.
     pub fn accumulate(
         &mut self,

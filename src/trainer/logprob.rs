@@ -26,7 +26,7 @@ pub struct Scored {
 }
 
 impl Scored {
-    /// From rows and targets of equal number, [P].
+    /// From rows and targets of equal number, `[P]`.
     pub fn new(source_rows: &[u32], targets: &[u32], device: tch::Device) -> Scored {
         let tensor = |values: &[u32]| {
             let wide: Vec<i64> = values.iter().map(|&v| i64::from(v)).collect();
@@ -42,7 +42,7 @@ impl Scored {
 }
 
 impl Head<'_> {
-    /// Logprob of every scored token in nats, [P], from hidden states [T, hidden].
+    /// Logprob of every scored token in nats, `[P]`, from hidden states [T, hidden].
     pub fn logprobs(&self, hidden: &Tensor, scored: &Scored) -> Vec<f32> {
         tch::no_grad(|| {
             let mut all = Vec::with_capacity(scored.count);

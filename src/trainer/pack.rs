@@ -38,27 +38,27 @@ pub struct Segment {
 /// One micro-batch [T rows, P scored tokens].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PackedBatch {
-    /// Token of each row, [T].
+    /// Token of each row, `[T]`.
     pub tokens: Vec<TokenId>,
-    /// Place of each row on its path, from 0 at the start of the prompt, [T].
+    /// Place of each row on its path, from 0 at the start of the prompt, `[T]`.
     pub positions: Vec<u32>,
     /// Prompts and nodes, parents before children; empty nodes leave no segment.
     pub segments: Vec<Segment>,
-    /// Row whose logits predict the scored token, [P].
+    /// Row whose logits predict the scored token, `[P]`.
     pub source_rows: Vec<u32>,
-    /// The scored token, [P].
+    /// The scored token, `[P]`.
     pub targets: Vec<TokenId>,
-    /// Sum of the positive advantages of the trajectories through the token, [P].
+    /// Sum of the positive advantages of the trajectories through the token, `[P]`.
     pub advantage_plus: Vec<f64>,
-    /// Sum of their negative advantages, [P].
+    /// Sum of their negative advantages, `[P]`.
     pub advantage_minus: Vec<f64>,
-    /// Number of trajectories through the token with a positive advantage, [P].
+    /// Number of trajectories through the token with a positive advantage, `[P]`.
     pub plus_count: Vec<u32>,
-    /// Number of those with a negative advantage, [P].
+    /// Number of those with a negative advantage, `[P]`.
     pub minus_count: Vec<u32>,
-    /// Logprob from the engine, NaN where missing, [P].
+    /// Logprob from the engine, NaN where missing, `[P]`.
     pub engine_logprobs: Vec<f32>,
-    /// False where an earlier part of a split group has scored the same token: statistics count a token once, [P].
+    /// False where an earlier part of a split group has scored the same token: statistics count a token once, `[P]`.
     pub is_first_use: Vec<bool>,
 }
 

@@ -131,7 +131,7 @@ impl Default for Mismatch {
 }
 
 impl Mismatch {
-    /// From the differences trainer - engine in nats, [tokens], and the number of tokens without an engine logprob.
+    /// From the differences trainer - engine in nats, `[tokens]`, and the number of tokens without an engine logprob.
     pub fn new(differences_nats: Vec<f64>, missing: usize) -> Mismatch {
         let tokens = differences_nats.len();
         let n = tokens as f64;

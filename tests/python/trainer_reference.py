@@ -93,7 +93,7 @@ def compare(job):
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
     )
     generated = model.generate(
-        torch.tensor([ids]), max_new_tokens=8, do_sample=False, pad_token_id=tokenizer.pad_token_id
+        torch.tensor([ids]), min_new_tokens=8, max_new_tokens=8, do_sample=False, pad_token_id=tokenizer.pad_token_id
     )
     return {
         "different": different,

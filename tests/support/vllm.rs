@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use orchestrator::config::ComputeDtype;
+use orchestrator::trainer::{Family, ModelSpec, init_model};
 use orchestrator::types::{TokenId, WeightManifest, WeightTensor, WeightVersion};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -20,11 +22,9 @@ pub fn python() -> PathBuf {
 }
 
 /// Writes a tiny random fp32 model into `dir`; another seed gives other weights of the same shapes.
-pub fn tiny_model(dir: &Path, family: &str, seed: u32) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/tiny_model.py");
-    let output = Command::new(python()).arg(script).arg(dir).arg(family).arg(seed.to_string()).output();
-    let output = output.expect("python starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+pub fn tiny_model(dir: &Path, family: Family, seed: u64) {
+    let spec = ModelSpec { family, seed, dtype: ComputeDtype::Float32, ..ModelSpec::default() };
+    init_model(&spec, dir).expect("a tiny model");
 }
 
 /// What a trainer would say of the weights in `dir/file`.

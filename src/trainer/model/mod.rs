@@ -123,7 +123,7 @@ impl Decoder {
         self.embedding.device()
     }
 
-    /// Token ids of the rows, [T].
+    /// Token ids of the rows, `[T]`.
     pub fn token_ids(&self, batch: &PackedBatch) -> Tensor {
         let ids: Vec<i64> = batch.tokens.iter().map(|&t| i64::from(t)).collect();
         Tensor::from_slice(&ids).to_device(self.device())
@@ -142,7 +142,7 @@ impl Decoder {
         Context { rope, mask }
     }
 
-    /// Embeddings of token ids [T], [T, hidden].
+    /// Embeddings of token ids `[T]`, [T, hidden].
     pub fn embed(&self, token_ids: &Tensor) -> Tensor {
         self.embedding.index_select(0, token_ids)
     }

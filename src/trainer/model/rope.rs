@@ -40,7 +40,7 @@ impl Rope {
         Rope { inverse_frequencies: scaled.to_device(device) }
     }
 
-    /// Tables for rows at `positions` [T].
+    /// Tables for rows at `positions` `[T]`.
     pub fn tables(&self, positions: &Tensor, kind: Kind) -> RopeTables {
         let angles = positions.to_kind(Kind::Float).outer(&self.inverse_frequencies);
         let angles = Tensor::cat(&[&angles, &angles], -1);
