@@ -44,6 +44,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
         path: config.run.dir.clone(),
         source,
     })?;
+    quiet_compute_threads(printer);
     let dir = &config.run.dir;
     std::fs::create_dir_all(dir).map_err(|source| RunError::Io { action: "create", path: dir.clone(), source })?;
     let log = dir.join("log.jsonl");
@@ -53,6 +54,22 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
         Ended::AllSteps => Ok(0),
         Ended::Interrupted => Ok(INTERRUPTED),
     }
+}
+
+/// Libtorch's idle compute threads spin by default, which takes the cores from the server beside them: on a busy 2-core
+/// machine a step took 40 s instead of 5. The OpenMP library reads the setting when it is loaded, before `main`, so the
+/// program starts itself again with it. A value of the user's own is respected.
+fn quiet_compute_threads(printer: &Printer) {
+    use std::os::unix::process::CommandExt;
+    const POLICY: &str = "OMP_WAIT_POLICY";
+    if std::env::var_os(POLICY).is_some() {
+        return;
+    }
+    let mut arguments = std::env::args_os();
+    let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) else { return };
+    // Returns only where it fails.
+    let error = std::process::Command::new(program).arg0(name).args(arguments).env(POLICY, "passive").exec();
+    printer.note(&format!("warning: compute threads may spin while they wait ({error})"));
 }
 
 async fn train(config: Config, printer: &Printer) -> Result<Outcome, Failure> {
