@@ -40,8 +40,9 @@ test: setup fmt lint deny test-rust test-python ## everything that must pass bef
 fmt: ## formatting
 	@cargo fmt --all --check
 
-lint: setup ## clippy, warnings denied
+lint: setup ## clippy and links of the documentation, warnings denied
 	@cargo clippy --release --locked --all-targets -- -D warnings
+	@RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --no-deps --lib --document-private-items
 
 deny: $(deny) ## licences, bans and sources of the dependencies; advisories where the database answers
 	@$(deny) --locked check --hide-inclusion-graph licenses bans sources

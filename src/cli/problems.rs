@@ -32,7 +32,7 @@ struct GenerateArgs {
     /// Seed of every draw.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What to mix, as KIND[@DIGITS][=WEIGHT]; without it the kinds that a very small model can sometimes solve.
+    /// What to mix, as `KIND@DIGITS=WEIGHT` (digits and weight may be left out); without it the kinds that a very small model can sometimes solve.
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     mix: Vec<String>,
     /// Draw from the numbers that training files never use.

@@ -86,7 +86,7 @@ impl ModelTokenizer {
         &self.special_texts
     }
 
-    /// Token ids of a text, [T]; nothing is added, and texts of special tokens become special tokens.
+    /// Token ids of a text, `[T]`; nothing is added, and texts of special tokens become special tokens.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`].
@@ -95,7 +95,7 @@ impl ModelTokenizer {
         encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|source| self.failed(source))
     }
 
-    /// The text of token ids, [T]. Special tokens are shown, except end-of-text tokens at the end; bytes that are not
+    /// The text of token ids, `[T]`. Special tokens are shown, except end-of-text tokens at the end; bytes that are not
     /// UTF-8 become U+FFFD. Pass a whole path: pieces of it would split characters that lie across tokens.
     ///
     /// # Errors

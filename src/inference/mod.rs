@@ -27,7 +27,7 @@ pub trait Engine: Send + Sync {
     /// Dropping the future cancels the request; nothing of it is kept.
     fn generate(&self, request: GenerateRequest) -> EngineFuture<'_, Vec<Continuation>>;
 
-    /// Logprobs of `tokens[1..]` given what precedes each, [T - 1], in nats, at temperature 1, under the weights now
+    /// Logprobs of `tokens[1..]` given what precedes each, `[T - 1]`, in nats, at temperature 1, under the weights now
     /// held: one row per replica, computed without any cache. Used as the canary after a load.
     fn score<'a>(&'a self, tokens: &'a [TokenId]) -> EngineFuture<'a, Vec<Vec<f32>>>;
 

@@ -10,7 +10,7 @@ const GAP: usize = 2;
 /// A text column narrower than this says nothing.
 const LEAST_TEXT: usize = 12;
 
-/// One column of a [`Listing`].
+/// One column of a [`listing`].
 pub struct Column {
     name: &'static str,
     /// The column with the largest rank goes first when there is no room; 0 always stays.

@@ -69,7 +69,7 @@ pub struct Outcome {
     pub dir: PathBuf,
 }
 
-/// Trains as `config` says. `config` has passed [`crate::config::validate`].
+/// Trains as `config` says. `config` has passed [`crate::config::validate()`].
 ///
 /// # Errors
 /// The first failure that the run cannot go on from. What was committed before stays, and the run's row says `failed`.

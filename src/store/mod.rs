@@ -3,7 +3,7 @@
 //! It knows no search, no trainer and no server: `run` turns domain values into rows. Every statement of the project
 //! lives in this folder, beside the function that needs it; questions that people ask are views in `migrations/`.
 //!
-//! **Owners.** [`writer`] is one task with the only writing connection, fed by a bounded channel; it commits several
+//! **Owners.** `writer` is one task with the only writing connection, fed by a bounded channel; it commits several
 //! queued writes together and acknowledges each after the commit. [`Reader`] has its own read-only connections: in WAL
 //! mode they see the last commit and neither wait nor make the writer wait.
 //!

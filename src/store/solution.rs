@@ -13,9 +13,9 @@ use crate::types::{ProblemId, Provenance, RunId, TokenId, TreeId, WeightVersion}
 /// A verified answer of a tree that is being recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewSolution {
-    /// Sampled token ids of the whole response, [T].
+    /// Sampled token ids of the whole response, `[T]`.
     pub tokens: Vec<TokenId>,
-    /// Their logprobs, [T], in nats; NaN where the engine gave none.
+    /// Their logprobs, `[T]`, in nats; NaN where the engine gave none.
     pub logprobs: Vec<f32>,
     /// The response as text.
     pub text: String,
@@ -47,9 +47,9 @@ pub struct SolutionRow {
     pub answer: String,
     /// The response as text.
     pub text: String,
-    /// Sampled token ids, [T].
+    /// Sampled token ids, `[T]`.
     pub tokens: Vec<TokenId>,
-    /// Their logprobs, [T].
+    /// Their logprobs, `[T]`.
     pub logprobs: Vec<f32>,
     /// SHA-256 of the token ids (little-endian u32), lower-case hex.
     pub tokens_sha256: String,

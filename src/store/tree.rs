@@ -119,9 +119,9 @@ pub struct Selection {
 /// Tokens and text of a node.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NodeContent {
-    /// Token ids, [T]; the prompt's for the root.
+    /// Token ids, `[T]`; the prompt's for the root.
     pub tokens: Vec<TokenId>,
-    /// Logprobs, [T], in nats, NaN where the engine gave none; `None` for the root.
+    /// Logprobs, `[T]`, in nats, NaN where the engine gave none; `None` for the root.
     pub logprobs: Option<Vec<f32>>,
     /// The part of the decoded text that belongs to these tokens; the texts along a path join to the whole.
     pub text: String,

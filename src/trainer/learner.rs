@@ -150,7 +150,7 @@ impl Learner {
         Ok(report)
     }
 
-    /// Logprobs of `tokens[1..]` given what precedes each, [T - 1], in nats.
+    /// Logprobs of `tokens[1..]` given what precedes each, `[T - 1]`, in nats.
     ///
     /// # Errors
     /// [`TrainerError::Setting`] for a temperature that is not positive or a token outside the vocabulary.
@@ -169,7 +169,7 @@ impl Learner {
         Ok(self.logprobs(&PackedBatch::sequence(tokens), temperature))
     }
 
-    /// Logits of every row, [T, V] in fp32: for comparison with other implementations on short sequences only.
+    /// Logits of every row, `[T, V]` in fp32: for comparison with other implementations on short sequences only.
     pub fn logits(&self, batch: &PackedBatch) -> Tensor {
         tch::no_grad(|| self.decoder.hidden(batch).mm(&self.projection.tr()).to_kind(Kind::Float))
     }

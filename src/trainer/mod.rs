@@ -69,7 +69,7 @@ impl Trainer {
         self.ask(|reply| Command::Update(groups, reply)).await
     }
 
-    /// Logprobs of `tokens[1..]` given what precedes each, [T - 1], in nats, with logits divided by `temperature`.
+    /// Logprobs of `tokens[1..]` given what precedes each, `[T - 1]`, in nats, with logits divided by `temperature`.
     ///
     /// # Errors
     /// A temperature that is not positive, a token outside the vocabulary.

@@ -43,7 +43,7 @@ pub struct GenerateRequest {
     /// Requests with the same affinity go to the same replica while it is healthy, so that its prefix cache is hit.
     /// One value per tree.
     pub affinity: u64,
-    /// Prompt and path so far, [T] token ids.
+    /// Prompt and path so far, `[T]` token ids.
     pub tokens: Vec<TokenId>,
     /// Number of independent continuations, at least 1.
     pub n: u32,
@@ -64,9 +64,9 @@ pub struct GenerateRequest {
 /// One sampled continuation of at most `max_tokens` tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Continuation {
-    /// Sampled token ids, [T]; the end-of-text token is included when it was sampled.
+    /// Sampled token ids, `[T]`; the end-of-text token is included when it was sampled.
     pub tokens: Vec<TokenId>,
-    /// Logprob of each sampled token under the policy that sampled it, [T], in nats, at most 0.
+    /// Logprob of each sampled token under the policy that sampled it, `[T]`, in nats, at most 0.
     /// NaN where the engine returned none: such a token's ratio correction is neutral, and it is counted.
     pub logprobs: Vec<f32>,
     /// Why it ended.

@@ -33,9 +33,9 @@ pub struct GroupNode {
     pub parent: Option<usize>,
     /// Depth in the tree; children of the root have depth 1.
     pub depth: u32,
-    /// Sampled token ids, [T].
+    /// Sampled token ids, `[T]`.
     pub tokens: Vec<TokenId>,
-    /// Logprobs from the engine, [T], in nats; NaN where missing.
+    /// Logprobs from the engine, `[T]`, in nats; NaN where missing.
     pub logprobs: Vec<f32>,
     /// The weights that sampled these tokens.
     pub weight_version: WeightVersion,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use orchestrator::config::ComputeDtype;
 use orchestrator::trainer::{Family, ModelSpec, init_model};
