@@ -59,7 +59,7 @@ $(own_deny):
 		cargo install --quiet --locked --root .tools/cargo-deny-$(deny_version) cargo-deny@$(deny_version)
 
 test-rust: setup ## cargo test
-	@cargo test --release --locked
+	@cargo test --release --locked --no-fail-fast
 
 test-python: setup ## the Python files in inference/
 	@$(python) -m unittest discover --start-directory inference --pattern 'test_*.py'

@@ -25,7 +25,7 @@ have() { command -v "$1" > /dev/null 2>&1; }
 find_variant() {
     case ${VLLM:-} in
         cpu | gpu) echo "$VLLM" ;;
-        '') if [ -e /proc/driver/nvidia/version ] || { have nvidia-smi && nvidia-smi -L > /dev/null 2>&1; }; then
+        '') if [ -e /dev/nvidiactl ] || [ -e /dev/dxg ] || { have nvidia-smi && nvidia-smi -L > /dev/null 2>&1; }; then
             echo gpu
         else
             echo cpu

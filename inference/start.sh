@@ -29,7 +29,7 @@ if [ -z "${PYTHON:-}" ]; then
     [ -x "$PYTHON" ] || PYTHON=python3
 fi
 if [ -z "${DEVICE:-}" ]; then
-    if [ -e /proc/driver/nvidia/version ]; then DEVICE=cuda; else DEVICE=cpu; fi
+    if [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; then DEVICE=cuda; else DEVICE=cpu; fi
 fi
 
 export VLLM_SERVER_DEV_MODE=1 # /pause, /resume, /collective_rpc, /reset_prefix_cache: without them no reload

@@ -298,9 +298,21 @@ fn rules_between_settings() {
     );
     check_rule(
         &["inference.logprobs_mode=raw", "search.temperature=0.5"],
-        &["inference.logprobs_mode", "search.temperature", "search.top_p", "search.top_k"],
-        "`inference.logprobs_mode` is `raw`, but `search.temperature` = 0.5, `search.top_p` = 1, `search.top_k` = 0 \
-         change what is sampled from: use `processed`",
+        &["inference.logprobs_mode", "search.temperature"],
+        "`inference.logprobs_mode` is `raw`, but `search.temperature` = 0.5 changes what is sampled from: use \
+         `processed`",
+    );
+    check_rule(
+        &["search.top_p=0.9"],
+        &["search.top_p", "search.top_k"],
+        "`search.top_p` = 0.9 and `search.top_k` = 0 cut the distribution that is sampled from, but the trainer scores \
+         the whole one, so the ratio would be biased: use 1 and 0",
+    );
+    check_rule(
+        &["inference.dtype=bfloat16", "train.export_dtype=float32"],
+        &["inference.dtype", "train.export_dtype"],
+        "`inference.dtype` is `bfloat16`, but `train.export_dtype` is `float32`: the server would round every update \
+         away from what the trainer computes",
     );
     check_rule(
         &["train.dual_clip=1.2"],
@@ -330,11 +342,14 @@ fn rules_of_single_settings() {
             &["prompt.stop"],
             "`prompt.stop` has an empty text, which would end every answer at once",
         ),
-        ("search.top_p=0", &["search.top_p"], "`search.top_p` is 0, must be above 0 and at most 1"),
-        ("search.top_p=1.01", &["search.top_p"], "`search.top_p` is 1.01, must be above 0 and at most 1"),
+        ("search.top_p=1.01", &["search"], "`search.top_p` is `1.01`, but must be above 0 and at most 1"),
         ("search.temperature=0", &["search.temperature"], "`search.temperature` is 0, must be above 0"),
-        ("search.temperature=inf", &["search.temperature"], "`search.temperature` is inf, must be above 0"),
-        ("search.gamma_min=1.5", &["search.gamma_min"], "`search.gamma_min` is 1.5, must be between 0 and 1"),
+        (
+            "search.temperature=inf",
+            &["search"],
+            "`search.temperature` is `inf`, but must be a finite number, at least 0",
+        ),
+        ("search.gamma_min=1.5", &["search"], "`search.gamma_min` is `1.5`, but must be between 0 and 1"),
         (
             "train.learning_rate=-1e-6",
             &["train.learning_rate"],

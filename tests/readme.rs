@@ -73,8 +73,10 @@ fn orchestrator_call(code: &str) -> Option<(Vec<String>, Vec<String>)> {
         return None;
     }
     let words: Vec<&str> = words.take_while(|word| !matches!(*word, "|" | ">" | "#" | "\\" | "&&")).collect();
-    let is_name = |word: &&&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-');
-    let names = words.iter().take_while(is_name).map(ToString::to_string).collect();
+    // Subcommands and what stands between them; a number or a path at the end is an argument that `--help` does not mind.
+    let is_name = |word: &&&str| !word.starts_with('-');
+    let is_number = |word: &&&str| word.chars().all(|c| c.is_ascii_digit());
+    let names = words.iter().take_while(is_name).filter(|word| !is_number(word)).map(ToString::to_string).collect();
     let flags = words.iter().filter(|word| word.starts_with("--"));
     Some((names, flags.map(|flag| flag.split('=').next().unwrap_or(flag).to_string()).collect()))
 }

@@ -47,6 +47,8 @@ pub struct InferenceConfig {
     pub max_model_tokens: usize,
     /// Memory of the launched server's KV cache in GiB when it computes on the processor.
     pub cpu_kv_cache_gib: u32,
+    /// Share of the GPU's memory that the launched server takes when it computes there; the trainer needs the rest.
+    pub gpu_memory_frac: f64,
     /// Logprobs of the launched server.
     pub logprobs_mode: LogprobsMode,
     /// Seconds until a launched server must answer.
@@ -73,6 +75,7 @@ impl Default for InferenceConfig {
             dtype: "auto".into(),
             max_model_tokens: 18_432,
             cpu_kv_cache_gib: 2,
+            gpu_memory_frac: 0.45,
             logprobs_mode: LogprobsMode::Processed,
             start_timeout_s: 600,
             max_sequences: 0,

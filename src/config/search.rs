@@ -114,7 +114,8 @@ pub struct SearchConfig {
     pub max_depth: u32,
     /// Backed-up terminals after which a tree is complete.
     pub trajectories: u32,
-    /// lambda of UCT.
+    /// lambda of UCT. It weighs siblings that were visited before: with `backtrace = "uct"`, or with
+    /// `frontier_leaves_only = false`. Children just made have no visits yet, and `uct_ties` ranks them.
     pub uct_lambda: f64,
     /// Floor of the depth decay gamma, 0 to 1.
     pub gamma_min: f64,
@@ -365,10 +366,10 @@ impl SearchConfig {
         }
         require((0.0..=1.0).contains(&self.gamma_min), "gamma_min", &self.gamma_min, "between 0 and 1");
         require(
-            self.incomplete_reward.is_finite() && self.incomplete_reward <= 0.0,
+            (-1.0..=0.0).contains(&self.incomplete_reward),
             "incomplete_reward",
             &self.incomplete_reward,
-            "a finite number, at most 0",
+            "between -1 and 0",
         );
         require(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", &self.top_p, "above 0 and at most 1");
         let expansion_tokens = u64::from(self.width) * u64::from(self.step_tokens);

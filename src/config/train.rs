@@ -41,8 +41,9 @@ pub enum ExportDtype {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdvantageForm {
-    /// Node value with the baseline scaled by the same magnitude, so that an advantage has the sign of the value: no
-    /// correct path is pushed down, and a confident mistake is pushed down even where its whole tree failed.
+    /// Node value with the baseline scaled by the same magnitude, so that an advantage never has the opposite sign of the
+    /// value: no correct path is pushed down, a confident mistake is pushed down even where its whole tree failed, and a
+    /// tree in which everything is right has no signal.
     Signed,
     /// As published: node value minus the mean terminal reward. Pushes early tokens up in a tree where everything
     /// failed, and down where everything succeeded.

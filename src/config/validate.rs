@@ -1,7 +1,7 @@
 //! Rules that a type cannot say: ranges, and what has to fit together. Every message names every key that takes part.
 
 use super::error::{ConfigError, ConfigErrors};
-use super::{Config, LogprobsMode};
+use super::{Config, ExportDtype, LogprobsMode};
 
 /// Checks all rules and reports all that are broken. Touches no file.
 ///
@@ -82,8 +82,9 @@ fn search(config: &Config, rules: &mut Rules) {
         rules.require(false, &["search"], || message);
     }
     // A greedy tree is all ties: the search itself allows it, training on it makes no sense.
-    let temperature = search.temperature;
-    rules.number(&["search.temperature"], temperature, temperature > 0.0, "above 0");
+    rules.require(search.temperature != 0.0, &["search.temperature"], || {
+        "`search.temperature` is 0, must be above 0".to_string()
+    });
 }
 
 fn inference(config: &Config, rules: &mut Rules) {
@@ -111,16 +112,41 @@ fn inference(config: &Config, rules: &mut Rules) {
     rules.at_least_one(&["inference.start_timeout_s"], inference.start_timeout_s);
     rules.at_least_one(&["inference.request_timeout_s"], inference.request_timeout_s);
     rules.at_least_one(&["inference.reload_timeout_s"], inference.reload_timeout_s);
+    let share = inference.gpu_memory_frac;
+    rules.number(&["inference.gpu_memory_frac"], share, share > 0.0 && share <= 1.0, "above 0 and at most 1");
     let search = &config.search;
-    let untouched = search.temperature == 1.0 && search.top_p == 1.0 && search.top_k == 0;
+    rules.require(search.top_p >= 1.0 && search.top_k == 0, &["search.top_p", "search.top_k"], || {
+        format!(
+            "`search.top_p` = {} and `search.top_k` = {} cut the distribution that is sampled from, but the trainer scores \
+             the whole one, so the ratio would be biased: use 1 and 0",
+            search.top_p, search.top_k
+        )
+    });
     rules.require(
-        !inference.launch || inference.logprobs_mode == LogprobsMode::Processed || untouched,
-        &["inference.logprobs_mode", "search.temperature", "search.top_p", "search.top_k"],
+        !inference.launch || inference.logprobs_mode == LogprobsMode::Processed || search.temperature == 1.0,
+        &["inference.logprobs_mode", "search.temperature"],
         || {
             format!(
-                "`inference.logprobs_mode` is `raw`, but `search.temperature` = {}, `search.top_p` = {}, `search.top_k` \
-                 = {} change what is sampled from: use `processed`",
-                search.temperature, search.top_p, search.top_k
+                "`inference.logprobs_mode` is `raw`, but `search.temperature` = {} changes what is sampled from: use \
+                 `processed`",
+                search.temperature
+            )
+        },
+    );
+    let exported = match config.train.export_dtype {
+        ExportDtype::Source => None,
+        ExportDtype::Float32 => Some("float32"),
+        ExportDtype::Bfloat16 => Some("bfloat16"),
+    };
+    rules.require(
+        !inference.launch || inference.dtype == "auto" || exported.is_none_or(|dtype| dtype == inference.dtype),
+        &["inference.dtype", "train.export_dtype"],
+        || {
+            format!(
+                "`inference.dtype` is `{}`, but `train.export_dtype` is `{}`: the server would round every update away \
+                 from what the trainer computes",
+                inference.dtype,
+                exported.unwrap_or_default()
             )
         },
     );

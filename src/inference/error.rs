@@ -216,7 +216,7 @@ impl Hint for EngineError {
             }
             EngineError::NotReady { .. } => Some("raise `inference.start_timeout_s` if the log shows progress".into()),
             EngineError::Reload { .. } | EngineError::Fenced { .. } => {
-                Some("the server is fenced off; restart it, then `orchestrator run --resume`".into())
+                Some("the server is fenced off; restart it and start the run again".into())
             }
             EngineError::Deadline { .. } => Some(
                 "the server may be paused or overloaded: look at its `/is_paused`, or lower `inference.max_sequences`"

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::listing::{Column, listing};
 use super::table::{decimal, duration};
 use super::text;
+use crate::config::Rules;
 use crate::store::{NodeRow, ProblemRow, Reader, StoreError, TrajectoryRow, TreeRow, TreeStatus};
 use crate::types::{TreeId, WeightVersion};
 
@@ -31,7 +32,8 @@ pub struct NodeReport {
     pub node: NodeRow,
     /// q_total / visits, 0 without visits.
     pub q_mean: f64,
-    /// UCT at the end of the search; `None` for the root and for terminals, which are never chosen.
+    /// UCT at the end of the search; `None` for the root, for terminals, which are never chosen, and under the paper's
+    /// rules for nodes never visited, which come before all others.
     pub uct: Option<f64>,
     /// The trajectories that pass through it, by ordinal.
     pub trajectories: Vec<u32>,
@@ -56,11 +58,12 @@ pub async fn tree_report(reader: &Reader, tree: TreeId) -> Result<Option<TreeRep
         return Err(StoreError::NotFound { what: "problem", id: tree.problem_id.to_string() });
     };
     let trajectories = reader.trajectories(tree.tree_id).await?;
-    let nodes = node_reports(reader.nodes(tree.tree_id).await?, &trajectories, tree.uct_lambda);
+    let nodes = node_reports(reader.nodes(tree.tree_id).await?, &trajectories, &tree);
     Ok(Some(TreeReport { tree, problem, nodes, trajectories }))
 }
 
-fn node_reports(rows: Vec<NodeRow>, trajectories: &[TrajectoryRow], uct_lambda: f64) -> Vec<NodeReport> {
+fn node_reports(rows: Vec<NodeRow>, trajectories: &[TrajectoryRow], tree: &TreeRow) -> Vec<NodeReport> {
+    let is_released = tree.rules == Rules::Released;
     let visits: Vec<u32> = rows.iter().map(|row| row.visits).collect();
     let mut nodes: Vec<NodeReport> = rows
         .into_iter()
@@ -69,7 +72,8 @@ fn node_reports(rows: Vec<NodeRow>, trajectories: &[TrajectoryRow], uct_lambda: 
             let parent = node.parent_node_id.and_then(|parent| visits.get(parent.index()));
             let uct = parent
                 .filter(|_| !node.is_terminal)
-                .map(|parent| q_mean + uct_lambda * exploration(*parent, node.visits));
+                .filter(|_| is_released || node.visits > 0)
+                .map(|parent| q_mean + tree.uct_lambda * exploration(*parent, node.visits));
             NodeReport { node, q_mean, uct, trajectories: Vec::new() }
         })
         .collect();

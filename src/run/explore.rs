@@ -122,7 +122,8 @@ impl Explorer {
                 top_k: self.search.top_k,
             },
             stop: self.stop.clone(),
-            stop_token_ids: Arc::from([]),
+            // All end-of-text tokens that the model's files name; the server knows only those of its configuration.
+            stop_token_ids: self.special.end_of_text.clone().into(),
             seed: rng::seed(self.seed, Purpose::Sampling, &ids),
             deadline: self.request_timeout,
         }

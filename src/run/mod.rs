@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -25,7 +26,7 @@ use crate::data::{ModelTokenizer, Problem, ProblemOrder, Prompter, load_problems
 use crate::inference::Engine;
 use crate::inference::vllm::{VllmEngine, VllmSetup};
 use crate::search::SpecialTokens;
-use crate::store::{RunEnd, Store};
+use crate::store::{RunEnd, RunStatus, Store};
 use crate::trainer::{Trainer, TrainerSpec};
 use crate::types::{ProblemId, Prompt, RunId, Sampling, StepId, TokenId, WeightVersion};
 use crate::verify::Verifier;
@@ -36,7 +37,7 @@ pub use event::{Event, Observer, StepSummary};
 use explore::{Explorer, Task};
 use lock::FolderLock;
 use publish::{PublishSettings, Publisher};
-use shutdown::{Interruptible, until_cancelled};
+use shutdown::{Interruptible, until};
 use step::{Posed, Stepper};
 
 /// Name of the database in the run folder.
@@ -79,6 +80,7 @@ pub async fn run(config: Config, observer: Observer, cancel: CancellationToken) 
     let _lock = FolderLock::acquire(&dir)?;
     let problems = Problems::load(&config)?;
     let store = Store::open(&dir.join(DATABASE)).await?;
+    close_abandoned(&store).await?;
     let run = store.create_run(record::run(&config)?).await?;
     let mut progress = Reached::default();
     let result = train(&config, &problems, &store, run, &observer, &cancel, &mut progress).await;
@@ -96,6 +98,17 @@ pub async fn run(config: Config, observer: Observer, cancel: CancellationToken) 
     Ok(Outcome { run, ended, steps_done: progress.steps_done, weights: progress.weights, dir })
 }
 
+/// Runs whose process was killed still say `running`. The folder's lock is ours, so none of them is.
+async fn close_abandoned(store: &Store) -> Result<(), RunError> {
+    for row in store.reader().runs().await? {
+        if row.status == RunStatus::Running {
+            let error = "its process ended without finishing it".to_owned();
+            store.finish_run(row.run_id, RunEnd::Failed { error }).await?;
+        }
+    }
+    Ok(())
+}
+
 /// How far a run has come, also when it ends early.
 #[derive(Debug, Default)]
 struct Reached {
@@ -108,6 +121,8 @@ struct Problems {
     problems: Vec<Problem>,
     prompts: Vec<Prompt>,
     tokenizer: Arc<ModelTokenizer>,
+    /// Prompts that lost their beginning to `prompt.max_tokens`.
+    cut: usize,
 }
 
 impl Problems {
@@ -118,11 +133,13 @@ impl Problems {
         if config.data.limit > 0 {
             problems.truncate(config.data.limit);
         }
-        let prompts = problems
+        let posed = problems
             .iter()
-            .map(|problem| Ok(prompter.pose(&problem.problem)?.prompt))
+            .map(|problem| Ok(prompter.pose(&problem.problem)?))
             .collect::<Result<Vec<_>, RunError>>()?;
-        Ok(Problems { problems, prompts, tokenizer })
+        let cut = posed.iter().filter(|posed| posed.cut_tokens > 0).count();
+        let prompts = posed.into_iter().map(|posed| posed.prompt).collect();
+        Ok(Problems { problems, prompts, tokenizer, cut })
     }
 
     fn longest_prompt_tokens(&self) -> usize {
@@ -150,19 +167,32 @@ async fn train(
     let run_dir = config.run.dir.join(format!("run-{run}"));
     create_dir(&run_dir)?;
 
+    if problems.cut > 0 {
+        observer(Event::Warning(format!(
+            "{} of {} prompts are longer than `prompt.max_tokens` = {} and lost their beginning",
+            problems.cut,
+            problems.prompts.len(),
+            config.prompt.max_tokens
+        )));
+    }
     observer(Event::Starting(if config.inference.launch {
         "loading the model and starting the server".into()
     } else {
         "loading the model and greeting the servers".into()
     }));
     let parts = start_parts(config, run, &run_dir);
-    let (trainer, engine) = match until_cancelled(cancel, parts).await {
+    let (trainer, engine) = match until(cancel.cancelled(), parts).await {
         Interruptible::Finished(parts) => parts?,
         Interruptible::Interrupted => return Ok(Ended::Interrupted),
     };
-    let work = Work { config, problems, rows: &rows, store, run, run_dir: &run_dir, observer };
+    let loading = Arc::new(Mutex::new(()));
+    let work = Work { config, problems, rows: &rows, store, run, run_dir: &run_dir, observer, loading: &loading };
     let steps = work.steps(trainer.clone(), engine.clone(), started, reached);
-    let result = match until_cancelled(cancel, steps).await {
+    let called_off = async {
+        cancel.cancelled().await;
+        loading.lock().await
+    };
+    let result = match until(called_off, steps).await {
         Interruptible::Finished(result) => result.map(|()| Ended::AllSteps),
         Interruptible::Interrupted => Ok(Ended::Interrupted),
     };
@@ -201,6 +231,8 @@ struct Work<'a> {
     run: RunId,
     run_dir: &'a Path,
     observer: &'a Observer,
+    /// Locked while a server is being loaded.
+    loading: &'a Arc<Mutex<()>>,
 }
 
 impl Work<'_> {
@@ -226,6 +258,7 @@ impl Work<'_> {
                 canary: self.problems.canary(capabilities.max_model_tokens),
                 tolerance_nats: config.run.canary_tolerance_nats,
                 keep_every: config.run.keep_every,
+                gate: self.loading.clone(),
             },
         );
         publisher.publish(WeightVersion::INITIAL, None).await?;

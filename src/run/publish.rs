@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Mutex;
+
 use crate::inference::{Engine, LoadReport};
 use crate::store::Store;
 use crate::trainer::Trainer;
@@ -29,6 +31,8 @@ pub struct Publisher {
     /// Every n-th version is kept, 0: none but the newest.
     keep_every: u32,
     current: WeightVersion,
+    /// Held while a server is being loaded: a run is not called off in between, which would leave servers paused.
+    gate: Arc<Mutex<()>>,
     /// Versions on disk that may be removed when a newer one is confirmed.
     removable: VecDeque<WeightVersion>,
 }
@@ -63,6 +67,8 @@ pub struct PublishSettings {
     pub tolerance_nats: f64,
     /// `run.keep_every`.
     pub keep_every: u32,
+    /// Locked while a server is being loaded.
+    pub gate: Arc<Mutex<()>>,
 }
 
 impl Publisher {
@@ -78,6 +84,7 @@ impl Publisher {
             tolerance_nats: settings.tolerance_nats,
             keep_every: settings.keep_every,
             current: WeightVersion::INITIAL,
+            gate: settings.gate,
             removable: VecDeque::new(),
         }
     }
@@ -95,13 +102,17 @@ impl Publisher {
     /// Writes the trainer's weights as `version` and brings the server to them.
     ///
     /// # Errors
-    /// The first part that failed. The server is then fenced by its engine, and [`Self::current`] is unchanged.
+    /// The first part that failed; [`Self::current`] is unchanged then. After a failed load the engine has fenced the
+    /// server off; after a failed canary it has not, and the run must not go on.
     pub async fn publish(&mut self, version: WeightVersion, step: Option<StepId>) -> Result<Published, RunError> {
         let export_started = Instant::now();
         let manifest = self.trainer.export(&self.version_dir(version), version).await?;
         let export = export_started.elapsed();
         self.store.record_weight_version(record::weight_version(self.run, step, &manifest)).await?;
-        let load = self.engine.load_weights(&manifest).await?;
+        let load = {
+            let _loading = self.gate.lock().await;
+            self.engine.load_weights(&manifest).await?
+        };
         let canary_started = Instant::now();
         let (canary_mean_nats, canary_max_nats) = self.canary(version).await?;
         let canary = canary_started.elapsed();

@@ -1,6 +1,4 @@
-//! Orderly stop: one token that every wait of a run listens to.
-
-use tokio_util::sync::CancellationToken;
+//! Orderly stop: every wait of a run ends when the run is called off.
 
 /// Outcome of work that may be called off.
 #[derive(Debug)]
@@ -11,11 +9,11 @@ pub enum Interruptible<T> {
     Interrupted,
 }
 
-/// Waits for `work` or for the run to be called off, whichever is first.
-pub async fn until_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = T>) -> Interruptible<T> {
+/// Waits for `work` or until `called_off` is over, whichever is first. The work goes on while `called_off` waits.
+pub async fn until<T, C>(called_off: impl Future<Output = C>, work: impl Future<Output = T>) -> Interruptible<T> {
     tokio::select! {
         biased;
-        () = cancel.cancelled() => Interruptible::Interrupted,
+        _ = called_off => Interruptible::Interrupted,
         value = work => Interruptible::Finished(value),
     }
 }

@@ -84,6 +84,10 @@ impl Stepper {
         let groups: Vec<TrajectoryGroup> = found.groups.into_iter().map(|(_, group)| group).collect();
         let report = self.trainer.update(groups).await?;
         let train = train_started.elapsed();
+        for reason in report.updates.iter().filter_map(|update| update.skipped.as_ref()) {
+            tracing::warn!(step = step.0, %reason, "update skipped");
+            (self.observer)(Event::Warning(format!("step {step}: an update was skipped: {reason}")));
+        }
 
         let publish_started = Instant::now();
         let published = if report.updates_done() == 0 {

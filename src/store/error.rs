@@ -266,7 +266,9 @@ impl Hint for StoreError {
             }
             StoreError::ChangedSchema { .. } => "use the build of this program that wrote it",
             StoreError::NotWritable { .. } => "check the permissions of the file and of its folder",
-            StoreError::Full { .. } => "free some space, then resume the run; everything acknowledged so far is kept",
+            StoreError::Full { .. } => {
+                "free some space, then start the run again; everything acknowledged so far is kept"
+            }
             StoreError::Locked { .. } => "end the other process that writes to it; readers do not lock it",
             StoreError::Damaged { .. } => "copy the file away, then try `sqlite3 FILE .recover`",
             _ => return None,

@@ -104,7 +104,7 @@ impl SelectionKind {
     }
 }
 
-/// When and why the search chose a node for the first time.
+/// When and why the search chose a node for the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Selection {
     /// Count of selections in the tree before this one.

@@ -8,16 +8,17 @@
 //! - `MeanOnly`: A_j = c_j + o - m, with m the mean over the group of (r + o);
 //! - `MeanStd`: the same divided by (s + 1e-6), s the population standard deviation of (r + o);
 //! - `Outcome`: A_j = r + o - m for every node;
-//! - `Signed`: A_j = c_j - |c_j| * b + o, with b = sum(r) / (n + 2).
+//! - `Signed`: A_j = c_j - |c_j| * b + o, with b = sum(r) / n, and sum(r) / (n + 2) where every trajectory failed.
 //!
 //! **Why `Signed`.** The published baseline m comes from the leaves and is taken from every node, however far the
 //! node's own value has decayed. In a tree where everything failed, m = -1 and c_j > -1, so every node but the last
 //! is pushed *up* and the last is left alone; in one where everything succeeded, every node but the last is pushed
-//! down. `Signed` scales the baseline by the magnitude of the value it is compared with, so A_j always has the sign
-//! of c_j; the constrained backup (equation 5) makes that sign mean "lies on a correct path". b is the mean reward
-//! under a uniform prior (one imagined success and one imagined failure), never -1 or +1, so the confident mistake
-//! of a tree that failed altogether is pushed down (8 failures: leaf -0.2), a lone success among 8 counts +1.6 and
-//! each failure beside it -0.4. With c_j = r = +-1 and a large group it is plain GRPO.
+//! down. `Signed` scales the baseline by the magnitude of the value it is compared with, so A_j never has the sign
+//! opposite to c_j (the overlong penalty apart); the constrained backup (equation 5) makes that sign mean "lies on a
+//! correct path". On the leaves it is plain GRPO: they sum to zero, and a tree in which everything is right has no
+//! signal, so that a solved problem is not pushed further and further. Only where everything failed is b the mean under
+//! a uniform prior (one imagined success and one imagined failure), never -1: the confident mistake of such a tree is
+//! pushed down (8 failures: leaf -0.2).
 //!
 //! Absent on purpose: any use of visits or of q_mean. Selection uses the mean, training the sum.
 
@@ -119,7 +120,9 @@ pub fn has_signal(advantages: &[Vec<f64>]) -> bool {
 }
 
 fn signed(values: &[Vec<f64>], leaves: &[Leaf]) -> Vec<Vec<f64>> {
-    let baseline = leaves.iter().map(|l| l.reward).sum::<f64>() / (leaves.len() as f64 + 2.0);
+    let n = leaves.len() as f64;
+    let imagined = if leaves.iter().all(|l| l.reward < 0.0) { 2.0 } else { 0.0 };
+    let baseline = leaves.iter().map(|l| l.reward).sum::<f64>() / (n + imagined);
     per_node(values, leaves, |value, leaf| value - value.abs() * baseline + leaf.overlong)
 }
 

@@ -17,7 +17,10 @@ pub fn pick(choice: DeviceChoice) -> Result<Device, TrainerError> {
         DeviceChoice::Cuda => cuda().ok_or(TrainerError::NoCuda),
         // Loading the CUDA half costs seconds and 200 MB, so it is not tried where there is no driver.
         DeviceChoice::Auto if !has_driver() => Ok(Device::Cpu),
-        DeviceChoice::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
+        DeviceChoice::Auto => Ok(cuda().unwrap_or_else(|| {
+            tracing::warn!("there is an NVIDIA driver, but libtorch sees no CUDA device: training on the processor");
+            Device::Cpu
+        })),
     }
 }
 

@@ -254,7 +254,9 @@ impl Learner {
         }
         report.groups_used = used.len();
         let mut mini_batches = Vec::new();
-        for chunk in used.chunks(self.spec.config.minibatch_problems as usize) {
+        // Chunks of equal size: a rest of one problem would weigh as much as a full mini-batch, since AdamW normalises.
+        let updates = used.len().div_ceil(self.spec.config.minibatch_problems as usize).max(1);
+        for chunk in used.chunks(used.len().div_ceil(updates).max(1)) {
             let weighed: Vec<_> = chunk.iter().map(|(group, advantages)| WeighedGroup { group, advantages }).collect();
             let batches = pack::pack(&weighed, self.spec.config.micro_batch_tokens);
             let mut pairs = 0;

@@ -57,7 +57,7 @@ pub struct GenerateRequest {
     pub stop_token_ids: Arc<[TokenId]>,
     /// Continuation `i` draws from the stream `seed + i`; requests space their seeds by at least `n`.
     pub seed: u64,
-    /// Time allowed for this request, waiting included.
+    /// Time allowed for each attempt, from the moment the server has a place for it.
     pub deadline: Duration,
 }
 

@@ -57,7 +57,7 @@ CREATE TABLE node (
     is_terminal     integer not null,
     verdict         text,
     weight_version  integer,
-    -- When and why the search chose it for expansion the first time, and with which score.
+    -- When and why the search chose it for expansion the last time, and with which score.
     selected_order  integer,
     selected_kind   text,
     selected_score  real,

@@ -234,6 +234,8 @@ fn command(config: &InferenceConfig, model: &Path, port: u16, extension_dir: &Pa
         // Compilation gains nothing here and costs 20 to 40 s at every start.
         command.arg("--enforce-eager").env("TORCHDYNAMO_DISABLE", "1");
         command.env("VLLM_CPU_KVCACHE_SPACE", config.cpu_kv_cache_gib.to_string());
+    } else {
+        command.arg("--gpu-memory-utilization").arg(config.gpu_memory_frac.to_string());
     }
     command.args(&config.extra_args);
     if model.is_dir() {

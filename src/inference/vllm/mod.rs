@@ -114,11 +114,7 @@ impl VllmEngine {
         }
     }
 
-    async fn generate_once(
-        &self,
-        request: &GenerateRequest,
-        deadline: Instant,
-    ) -> Result<Vec<Continuation>, EngineError> {
+    async fn generate_once(&self, request: &GenerateRequest) -> Result<Vec<Continuation>, EngineError> {
         self.check_server()?;
         loop {
             let replica = self.pool.pick(request.affinity)?;
@@ -141,7 +137,8 @@ impl VllmEngine {
                     &ticket.salt,
                 )
             };
-            let answer = self.ask(&replica, &body, deadline).await?;
+            // From here, not from the call: waiting for a seat behind other trees is no failure of the server.
+            let answer = self.ask(&replica, &body, Instant::now() + request.deadline).await?;
             replica.check(&ticket)?;
             return answer.into_continuations(request.n, self.capabilities.vocab_tokens, ticket.version).map_err(
                 |flaw| match flaw {
@@ -184,6 +181,21 @@ impl VllmEngine {
         answer
     }
 
+    /// A reload that failed because our own server died under it is told with the server's log. The connection breaks a
+    /// moment before the process is gone.
+    async fn last_words(&self, error: EngineError) -> EngineError {
+        for _ in 0..20 {
+            if let Err(exited) = self.check_server() {
+                return exited;
+            }
+            if self.server.is_none() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        error
+    }
+
     /// A dead server of our own is an error at once, with its last words, rather than after many retries.
     fn check_server(&self) -> Result<(), EngineError> {
         self.server.as_ref().map_or(Ok(()), |server| server.check_alive())
@@ -192,17 +204,7 @@ impl VllmEngine {
 
 impl Engine for VllmEngine {
     fn generate(&self, request: GenerateRequest) -> EngineFuture<'_, Vec<Continuation>> {
-        Box::pin(async move {
-            let deadline = Instant::now() + request.deadline;
-            let work = retry(self.retry_window, |_| self.generate_once(&request, deadline));
-            tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
-                Err(EngineError::Deadline {
-                    url: self.pool.pick(request.affinity)?.client.url().to_owned(),
-                    path: "/v1/completions".into(),
-                    deadline: request.deadline,
-                })
-            })
-        })
+        Box::pin(async move { retry(self.retry_window, |_| self.generate_once(&request)).await })
     }
 
     fn score<'a>(&'a self, tokens: &'a [TokenId]) -> EngineFuture<'a, Vec<Vec<f32>>> {
@@ -223,7 +225,10 @@ impl Engine for VllmEngine {
             let loads =
                 self.pool.replicas().iter().map(|replica| reload::reload(replica, manifest, self.reload_timeout));
             // All are awaited, also when one fails: none is left half way.
-            let mut reports = join_all(loads).await.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter();
+            let mut reports = match join_all(loads).await.into_iter().collect::<Result<Vec<_>, _>>() {
+                Ok(reports) => reports.into_iter(),
+                Err(error) => return Err(self.last_words(error).await),
+            };
             let Some(mut slowest) = reports.next() else { return Err(EngineError::NoServer) };
             for other in reports {
                 for (mine, its) in slowest.phases.iter_mut().zip(other.phases) {

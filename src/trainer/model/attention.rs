@@ -53,6 +53,14 @@ impl Attention {
         let q = context.rope.rotate(&heads(self.q.forward(x), self.q_norm.as_ref()));
         let k = context.rope.rotate(&heads(self.k.forward(x), self.k_norm.as_ref()));
         let v = heads(self.v.forward(x), None);
+        // On CUDA no fused kernel takes both a mask and fewer key heads; repeating them keeps off the slow one.
+        let repeats = context.mask.is_some() && self.is_grouped && x.device().is_cuda();
+        let (k, v) = if repeats {
+            let times = q.size()[0] / k.size()[0];
+            (k.repeat_interleave_self_int(times, 0, None), v.repeat_interleave_self_int(times, 0, None))
+        } else {
+            (k, v)
+        };
         let mixed = Tensor::scaled_dot_product_attention(
             &q.unsqueeze(0),
             &k.unsqueeze(0),
@@ -61,7 +69,7 @@ impl Attention {
             0.0,
             context.mask.is_none(),
             None,
-            self.is_grouped,
+            self.is_grouped && !repeats,
         );
         self.o.forward(&mixed.squeeze_dim(0).transpose(0, 1).reshape([rows, -1]))
     }
