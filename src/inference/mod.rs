@@ -53,8 +53,6 @@ pub struct Capabilities {
     pub vocab_tokens: usize,
     /// Largest number of sequences that are worth having in flight.
     pub max_sequences: usize,
-    /// Sampled-token logprobs are those of the distribution that is sampled from, at the configured sampling.
-    pub logprobs_match_sampling: bool,
 }
 
 /// How a load of weights went.

@@ -71,6 +71,8 @@ pub struct StepSummary {
     pub failed_trees: usize,
     /// Trajectories backed up.
     pub trajectories: usize,
+    /// Of these, how many differ in their tokens from the others of their tree.
+    pub distinct_trajectories: usize,
     /// Correct share of all terminals that were verified, whether backed up or not: the policy's own pass rate under
     /// the search's sampling.
     pub terminal_pass_frac: f64,

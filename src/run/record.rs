@@ -77,10 +77,16 @@ pub fn step_end(summary: &StepSummary, report: &StepReport, published: Option<&P
         entropy_nats: has_update.then_some(report.entropy_nats),
     };
     let seconds = |duration: std::time::Duration| duration.as_secs_f64();
-    let mut metrics = vec![
+    let mut metrics: Vec<(String, f64)> = Vec::new();
+    let mut metric = |name: &str, value: f64| metrics.push((name.to_owned(), value));
+    for (name, value) in [
         ("terminal_pass_frac", summary.terminal_pass_frac),
+        ("trajectories", summary.trajectories as f64),
+        ("distinct_trajectories", summary.distinct_trajectories as f64),
         ("updates_done", report.updates_done() as f64),
         ("updates_skipped", report.updates_skipped() as f64),
+        ("update_ratio_mean", report.mean_ratio()),
+        ("ratio_p50", mismatch.p50_ratio),
         ("ratio_mean_abs_nats", mismatch.mean_abs_nats),
         ("distinct_tokens", report.distinct_tokens as f64),
         ("unpacked_tokens", report.trajectory_tokens as f64),
@@ -88,16 +94,19 @@ pub fn step_end(summary: &StepSummary, report: &StepReport, published: Option<&P
         ("old_logprobs_s", seconds(report.time.old_logprobs)),
         ("gradient_s", seconds(report.time.gradient)),
         ("optimizer_s", seconds(report.time.optimizer)),
-    ];
-    if let Some(published) = published {
-        metrics.extend([
-            ("canary_s", seconds(published.canary)),
-            ("held_bitwise_bytes", published.load.held.bitwise_bytes as f64),
-            ("held_probed_tensors", published.load.held.probed_tensors as f64),
-            ("held_unchecked_tensors", published.load.held.unchecked_tensors as f64),
-        ]);
+    ] {
+        metric(name, value);
     }
-    let metrics = metrics.into_iter().map(|(name, value)| Metric { name: name.to_owned(), value }).collect();
+    if let Some(published) = published {
+        metric("canary_s", seconds(published.canary));
+        metric("held_bitwise_bytes", published.load.held.bitwise_bytes as f64);
+        metric("held_probed_tensors", published.load.held.probed_tensors as f64);
+        metric("held_unchecked_tensors", published.load.held.unchecked_tensors as f64);
+        for (phase, elapsed) in &published.load.phases {
+            metric(&format!("reload_{phase}_s"), seconds(*elapsed));
+        }
+    }
+    let metrics = metrics.into_iter().map(|(name, value)| Metric { name, value }).collect();
     (end, metrics)
 }
 

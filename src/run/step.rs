@@ -1,5 +1,6 @@
 //! One training step, in order: problems, trees, update, publication, record.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::search::{StopReason, harvest};
 use crate::store::Store;
 use crate::trainer::Trainer;
-use crate::types::{ProblemId, RunId, StepId, TrajectoryGroup, Verdict};
+use crate::types::{ProblemId, RunId, StepId, TokenId, TrajectoryGroup, Verdict};
 
 use super::explore::{Explored, Explorer, Task};
 use super::publish::Publisher;
@@ -46,6 +47,7 @@ struct Found {
     failed: usize,
     first_failure: Option<String>,
     trajectories: usize,
+    distinct_trajectories: usize,
     reward_sum: f64,
     terminals: usize,
     correct_terminals: usize,
@@ -105,6 +107,7 @@ impl Stepper {
             solved_trees: found.solved,
             failed_trees: found.failed,
             trajectories: found.trajectories,
+            distinct_trajectories: found.distinct_trajectories,
             terminal_pass_frac: found.correct_terminals as f64 / found.terminals.max(1) as f64,
             mean_reward: found.reward_sum / found.trajectories.max(1) as f64,
             generated_tokens: found.generated_tokens,
@@ -165,6 +168,7 @@ impl Stepper {
                     tracing::debug!(tree_id = tree_id.0, ?reason, "tree ended early");
                 }
                 found.trajectories += group.trajectories.len();
+                found.distinct_trajectories += distinct(&group);
                 found.reward_sum += group.trajectories.iter().map(|t| t.reward).sum::<f64>();
                 if !group.trajectories.is_empty() {
                     found.groups.push((posed.task.slot, group));
@@ -180,6 +184,14 @@ impl Stepper {
         (self.observer)(Event::TreeFinished { solved, verdicts });
         Ok(())
     }
+}
+
+/// How many trajectories of a group differ in their tokens.
+fn distinct(group: &TrajectoryGroup) -> usize {
+    let tokens = |path: &[usize]| -> Vec<TokenId> {
+        path.iter().flat_map(|&node| group.nodes[node].tokens.iter().copied()).collect()
+    };
+    group.trajectories.iter().map(|trajectory| tokens(&trajectory.path)).collect::<BTreeSet<_>>().len()
 }
 
 fn log(summary: &StepSummary) {

@@ -186,12 +186,6 @@ impl Tree {
         &self.config
     }
 
-    /// The node's UCT score among its siblings as things stand; `None` for the root and for terminals.
-    pub fn uct_score(&self, node: NodeId) -> Option<f64> {
-        let (parent, node) = self.scored(node)?;
-        Some(uct::score(&self.config, &self.rules, self.arena.stats(parent), self.arena.stats(node)))
-    }
-
     /// The node's frontier score as things stand, whether or not it is eligible; `None` for the root and for terminals.
     pub fn frontier_score(&self, node: NodeId) -> Option<f64> {
         let (parent, node) = self.scored(node)?;

@@ -391,6 +391,5 @@ fn combine(found: &[Greeting]) -> Result<Capabilities, EngineError> {
         vocab_tokens: first.worker.vocab_size,
         max_sequences: 0,
         // Any server of which this is not true was refused.
-        logprobs_match_sampling: true,
     })
 }
