@@ -4,10 +4,19 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use orchestrator::cli::{Cli, Printer};
+use orchestrator::error::FailureClass;
 
 fn main() -> ExitCode {
     let printer = Printer::new();
-    match orchestrator::cli::run(Cli::parse(), &printer) {
+    let cli = Cli::parse();
+    // The panic's own message is already on stderr; what is left to say is whose fault it is.
+    let Ok(result) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| orchestrator::cli::run(cli, &printer)))
+    else {
+        printer
+            .note("error: the orchestrator panicked\n  hint: this is a bug; please report it with the message above");
+        return ExitCode::from(FailureClass::Bug.exit_code());
+    };
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             printer.failure(&failure);

@@ -143,7 +143,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
         .build()
         .map_err(|source| RunError::Io { action: "start the runtime for", path: args.path.clone(), source })?;
     let text = runtime.block_on(inspect(&args))?;
-    printer.data(&text);
+    printer.data(&text)?;
     Ok(0)
 }
 

@@ -2,7 +2,18 @@
 
 use std::io::Write;
 
-use crate::error::{Failure, FailureClass};
+use crate::error::{Failure, FailureClass, Hint};
+
+/// Data that was asked for did not reach stdout.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub struct Unwritten(#[source] std::io::Error);
+
+impl Hint for Unwritten {
+    fn class(&self) -> FailureClass {
+        FailureClass::Environment
+    }
+}
 
 /// Writes to stdout and stderr. A closed pipe ends output silently, as a reader such as `head` expects.
 #[derive(Debug, Default)]
@@ -15,9 +26,16 @@ impl Printer {
     }
 
     /// One block of data to stdout, a newline added if it lacks one.
-    pub fn data(&self, text: &str) {
+    ///
+    /// # Errors
+    /// The data could not be written, for instance to a full disk.
+    pub fn data(&self, text: &str) -> Result<(), Unwritten> {
         let newline = if text.ends_with('\n') { "" } else { "\n" };
-        let _ = write!(std::io::stdout().lock(), "{text}{newline}");
+        let mut stdout = std::io::stdout().lock();
+        match write!(stdout, "{text}{newline}").and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(Unwritten),
+        }
     }
 
     /// One line to stderr.

@@ -36,7 +36,7 @@ const INTERRUPTED: u8 = 130;
 pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
     let config = super::load_config(&args.config, &args.sets)?;
     if args.dry_run {
-        printer.data(&crate::config::render(&config).map_err(RunError::Config)?);
+        printer.data(&crate::config::render(&config).map_err(RunError::Config)?)?;
         return Ok(0);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| RunError::Io {

@@ -18,6 +18,13 @@ pub fn validate(config: &Config) -> Result<(), ConfigErrors> {
     ConfigErrors::check(rules.broken)
 }
 
+/// Four months: beyond it sums of times would overflow before anybody waited that long.
+const LONGEST_TIMEOUT_S: u64 = 10_000_000;
+/// vLLM's limit of `n` in one request.
+const MOST_WIDTH: u32 = 16_384;
+/// More only costs memory, and OpenMP crashes on absurd numbers.
+const MOST_THREADS: u32 = 1024;
+
 struct Rules {
     broken: Vec<ConfigError>,
 }
@@ -81,6 +88,9 @@ fn search(config: &Config, rules: &mut Rules) {
     for message in search.problems() {
         rules.require(false, &["search"], || message);
     }
+    rules.require(search.width <= MOST_WIDTH, &["search.width"], || {
+        format!("`search.width` is {}, must be at most {MOST_WIDTH}, the server's limit for one request", search.width)
+    });
     // A greedy tree is all ties: the search itself allows it, training on it makes no sense.
     rules.require(search.temperature != 0.0, &["search.temperature"], || {
         "`search.temperature` is 0, must be above 0".to_string()
@@ -109,9 +119,17 @@ fn inference(config: &Config, rules: &mut Rules) {
         "`inference.command` has an empty part".to_string()
     });
     rules.at_least_one(&["inference.max_model_tokens"], inference.max_model_tokens as u64);
-    rules.at_least_one(&["inference.start_timeout_s"], inference.start_timeout_s);
-    rules.at_least_one(&["inference.request_timeout_s"], inference.request_timeout_s);
-    rules.at_least_one(&["inference.reload_timeout_s"], inference.reload_timeout_s);
+    for (keys, seconds) in [
+        (&["inference.start_timeout_s"], inference.start_timeout_s),
+        (&["inference.request_timeout_s"], inference.request_timeout_s),
+        (&["inference.reload_timeout_s"], inference.reload_timeout_s),
+        (&["inference.retry_timeout_s"], inference.retry_timeout_s.max(1)),
+    ] {
+        rules.at_least_one(keys, seconds);
+        rules.require(seconds <= LONGEST_TIMEOUT_S, keys, || {
+            format!("`{}` is {seconds}, must be at most {LONGEST_TIMEOUT_S}", keys[0])
+        });
+    }
     let share = inference.gpu_memory_frac;
     rules.number(&["inference.gpu_memory_frac"], share, share > 0.0 && share <= 1.0, "above 0 and at most 1");
     let search = &config.search;
@@ -184,6 +202,9 @@ fn train(config: &Config, rules: &mut Rules) {
             )
         },
     );
+    rules.require(train.threads <= MOST_THREADS, &["train.threads"], || {
+        format!("`train.threads` is {}, must be at most {MOST_THREADS}", train.threads)
+    });
     let cap = train.importance_cap;
     rules.number(&["train.importance_cap"], cap, cap == 0.0 || cap >= 1.0, "0 (off) or at least 1");
     rules.number(&["train.learning_rate"], train.learning_rate, train.learning_rate >= 0.0, "at least 0");
@@ -207,6 +228,9 @@ fn budgets(config: &Config, rules: &mut Rules) {
             search.max_depth, search.step_tokens
         )
     };
+    rules.require(response <= u64::from(u32::MAX), &["search.max_depth", "search.step_tokens"], || {
+        format!("{} are more than {}", budget(), u32::MAX)
+    });
     let context = config.inference.max_model_tokens as u64;
     rules.require(
         path <= context,

@@ -148,7 +148,7 @@ pub fn generate(spec: &GenerateSpec) -> Result<Vec<Problem>, DataError> {
     let mut rng = stream(spec.seed, Purpose::Problems, &[u64::from(spec.split == Split::HeldOut)]);
     let mut mix = spec.mix.clone();
     let mut texts = HashSet::new();
-    let mut problems = Vec::with_capacity(spec.count);
+    let mut problems = Vec::with_capacity(spec.count.min(MOST_IDLE_DRAWS));
     while problems.len() < spec.count {
         let share = draw_share(&mut rng, &mix)?;
         let Some((text, answer)) = draw_new(&mut rng, share, spec.split, &mut texts) else {

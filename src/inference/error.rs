@@ -148,6 +148,15 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
+    /// The port of the server to be launched is taken.
+    #[error("port {port} cannot be used for the server")]
+    PortInUse {
+        /// The port.
+        port: u16,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The supervised server ended by itself.
     #[error("the server ended by itself ({status}); log `{}`:\n{tail}", log.display())]
     ServerExited {
@@ -212,6 +221,12 @@ impl Hint for EngineError {
                 Some("set `inference.launch = true`, or name running servers in `inference.urls`".into())
             }
             EngineError::Launch { .. } => {
+                Some("set `inference.command` to the Python of an environment with vLLM, or run `make setup`".into())
+            }
+            EngineError::PortInUse { .. } => {
+                Some("set `inference.port` to a free one, or to 0 to have one chosen".into())
+            }
+            EngineError::ServerExited { tail, .. } if tail.contains("No module named 'vllm'") => {
                 Some("set `inference.command` to the Python of an environment with vLLM, or run `make setup`".into())
             }
             EngineError::NotReady { .. } => Some("raise `inference.start_timeout_s` if the log shows progress".into()),

@@ -38,6 +38,10 @@ pub trait Engine: Send + Sync {
     /// Not cancel safe: a replica whose reload was dropped half way is fenced off.
     fn load_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, LoadReport>;
 
+    /// Asks every replica whether it still holds the weights of `manifest`: another program may have loaded its own into
+    /// a server that is shared, or restarted it.
+    fn confirm_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, ()>;
+
     /// What the engine can do, as found at start.
     fn capabilities(&self) -> &Capabilities;
 }

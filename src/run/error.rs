@@ -32,6 +32,23 @@ pub enum RunError {
     /// Problems or prompts.
     #[error("the problems cannot be used")]
     Data(#[source] crate::data::DataError),
+    /// The text side of the model.
+    #[error("the model `{}` (`run.model`) cannot be used", dir.display())]
+    Model {
+        /// Its folder.
+        dir: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: crate::data::DataError,
+    },
+    /// The policy can no longer learn.
+    #[error("no finite gradient in {steps} steps in a row, after weight version {version}")]
+    Diverged {
+        /// How many.
+        steps: u32,
+        /// The last version that was published.
+        version: WeightVersion,
+    },
     /// The database.
     #[error("the run cannot be recorded")]
     Store(#[source] crate::store::StoreError),
@@ -94,7 +111,9 @@ impl Hint for RunError {
             RunError::Store(source) => source.class(),
             RunError::Trainer(source) => source.class(),
             RunError::Engine(source) => source.class(),
-            RunError::Config(_) | RunError::Context { .. } => FailureClass::User,
+            RunError::Config(_) | RunError::Model { .. } | RunError::Diverged { .. } | RunError::Context { .. } => {
+                FailureClass::User
+            }
             RunError::Locked { .. }
             | RunError::Io { .. }
             | RunError::Canary { .. }
@@ -109,6 +128,12 @@ impl Hint for RunError {
             RunError::Store(source) => source.hint(),
             RunError::Trainer(source) => source.hint(),
             RunError::Engine(source) => source.hint(),
+            RunError::Model { .. } => Some(
+                "it has to be a folder in the Hugging Face layout, with config.json, tokenizer.json and *.safetensors; `make \
+                 setup` brings the quickstart's"
+                    .into(),
+            ),
+            RunError::Diverged { .. } => Some("lower `train.learning_rate`".into()),
             RunError::Locked { .. } => Some("wait for the other run to end, or choose another `run.dir`".into()),
             RunError::Context { .. } => {
                 Some("lower `search.max_depth`, `search.step_tokens` or `prompt.max_tokens`, or raise `inference.max_model_tokens`".into())

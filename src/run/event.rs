@@ -92,6 +92,8 @@ pub struct StepSummary {
     pub grad_norm: Option<f64>,
     /// Mean of trainer/engine probability ratio over all sampled tokens.
     pub engine_ratio_mean: Option<f64>,
+    /// Every update of the step was skipped for a gradient that is not finite.
+    pub is_diverged: bool,
     /// The weights the server holds after the step.
     pub weight_version: WeightVersion,
 }

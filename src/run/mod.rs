@@ -46,6 +46,9 @@ pub const DATABASE: &str = "orchestrator.sqlite";
 /// Tokens of the canary: enough for every layer and position to matter, few enough to cost nothing.
 const CANARY_TOKENS: usize = 96;
 
+/// Steps in a row without a finite gradient after which a policy is given up.
+const MOST_DIVERGED_STEPS: u32 = 3;
+
 /// How a run ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -127,8 +130,9 @@ struct Problems {
 
 impl Problems {
     fn load(config: &Config) -> Result<Problems, RunError> {
-        let tokenizer = Arc::new(ModelTokenizer::load(&config.run.model)?);
-        let prompter = Prompter::new(&config.prompt, tokenizer.clone())?;
+        let model = |source| RunError::Model { dir: config.run.model.clone(), source };
+        let tokenizer = Arc::new(ModelTokenizer::load(&config.run.model).map_err(model)?);
+        let prompter = Prompter::new(&config.prompt, tokenizer.clone()).map_err(model)?;
         let mut problems = load_problems(&config.data.problems)?;
         if config.data.limit > 0 {
             problems.truncate(config.data.limit);
@@ -146,9 +150,12 @@ impl Problems {
         self.prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0)
     }
 
-    /// A fixed sequence from the run's own text: prompts one after the other, cut to size.
+    /// A fixed sequence from the run's own text: prompts one after the other, over and over, cut to size.
     fn canary(&self, context_tokens: usize) -> Vec<TokenId> {
-        let tokens = self.prompts.iter().flat_map(|prompt| prompt.tokens.iter().copied());
+        if self.longest_prompt_tokens() == 0 {
+            return Vec::new();
+        }
+        let tokens = self.prompts.iter().cycle().flat_map(|prompt| prompt.tokens.iter().copied());
         tokens.take(CANARY_TOKENS.min(context_tokens.saturating_sub(1))).collect()
     }
 }
@@ -278,10 +285,15 @@ impl Work<'_> {
             config.run.problems_per_step as usize,
             config.data.shuffle,
         );
+        let mut diverged_steps = 0;
         for step in 1..=config.run.steps {
             let posed = self.pose(&order, step);
-            stepper.run(StepId(i64::from(step)), posed, &mut publisher).await?;
+            let summary = stepper.run(StepId(i64::from(step)), posed, &mut publisher).await?;
             reached.steps_done = step;
+            diverged_steps = if summary.is_diverged { diverged_steps + 1 } else { 0 };
+            if diverged_steps == MOST_DIVERGED_STEPS {
+                return Err(RunError::Diverged { steps: diverged_steps, version: publisher.current() });
+            }
             reached.weights = Some(publisher.version_dir(publisher.current()));
         }
         Ok(())

@@ -31,6 +31,8 @@ pub struct Publisher {
     /// Every n-th version is kept, 0: none but the newest.
     keep_every: u32,
     current: WeightVersion,
+    /// What the server was last seen to hold.
+    held: Option<WeightManifest>,
     /// Held while a server is being loaded: a run is not called off in between, which would leave servers paused.
     gate: Arc<Mutex<()>>,
     /// Versions on disk that may be removed when a newer one is confirmed.
@@ -84,6 +86,7 @@ impl Publisher {
             tolerance_nats: settings.tolerance_nats,
             keep_every: settings.keep_every,
             current: WeightVersion::INITIAL,
+            held: None,
             gate: settings.gate,
             removable: VecDeque::new(),
         }
@@ -126,8 +129,20 @@ impl Publisher {
             "weights confirmed"
         );
         self.current = version;
+        self.held = Some(published.manifest.clone());
         self.prune(version)?;
         Ok(published)
+    }
+
+    /// Whether the server still holds the current weights, so that what was sampled since then is theirs.
+    ///
+    /// # Errors
+    /// The server holds others, or does not answer.
+    pub async fn confirm(&self) -> Result<(), RunError> {
+        match &self.held {
+            Some(manifest) => Ok(self.engine.confirm_weights(manifest).await?),
+            None => Ok(()),
+        }
     }
 
     /// Mean and largest absolute difference between the server's and the trainer's logprobs of the fixed sequence, of
@@ -163,7 +178,11 @@ impl Publisher {
 }
 
 fn remove_dir(dir: &Path) -> Result<(), RunError> {
-    std::fs::remove_dir_all(dir).map_err(|source| RunError::Io { action: "remove", path: dir.to_owned(), source })
+    match std::fs::remove_dir_all(dir) {
+        // Somebody else made room: that is what was wanted.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|source| RunError::Io { action: "remove", path: dir.to_owned(), source }),
+    }
 }
 
 fn difference(a: &[f32], b: &[f32]) -> (f64, f64) {

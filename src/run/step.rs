@@ -15,6 +15,9 @@ use super::explore::{Explored, Explorer, Task};
 use super::publish::Publisher;
 use super::{Event, Observer, RunError, StepSummary, record};
 
+/// Mean ratio trainer/server beyond which a step is worth a warning.
+const RATIO_ALARM: std::ops::RangeInclusive<f64> = 0.9..=1.1;
+
 /// What a step works with.
 pub struct Stepper {
     /// Grows trees.
@@ -81,6 +84,8 @@ impl Stepper {
             return Err(RunError::AllTreesFailed { step, trees: found.trees, first });
         }
 
+        // Two programs on one server: without this, trees of somebody else's policy would be trained on as ours.
+        publisher.confirm().await?;
         (self.observer)(Event::UpdateStarted { step });
         let train_started = Instant::now();
         let groups: Vec<TrajectoryGroup> = found.groups.into_iter().map(|(_, group)| group).collect();
@@ -89,6 +94,13 @@ impl Stepper {
         for reason in report.updates.iter().filter_map(|update| update.skipped.as_ref()) {
             tracing::warn!(step = step.0, %reason, "update skipped");
             (self.observer)(Event::Warning(format!("step {step}: an update was skipped: {reason}")));
+        }
+        let ratio = report.mismatch.mean_ratio;
+        if ratio.is_finite() && !(RATIO_ALARM.contains(&ratio)) {
+            tracing::warn!(step = step.0, ratio, "server and trainer disagree");
+            (self.observer)(Event::Warning(format!(
+                "step {step}: the trainer gives the sampled tokens {ratio:.3} times the server's probability on average"
+            )));
         }
 
         let publish_started = Instant::now();
@@ -117,6 +129,7 @@ impl Stepper {
             loss: Some(report.loss()).filter(|loss| loss.is_finite()),
             grad_norm: Some(report.grad_norm()).filter(|norm| norm.is_finite()),
             engine_ratio_mean: Some(report.mismatch.mean_ratio).filter(|ratio| ratio.is_finite()),
+            is_diverged: report.updates_done() == 0 && report.updates_skipped() > 0,
             weight_version: publisher.current(),
         };
         let (end, metrics) = record::step_end(&summary, &report, published.as_ref());

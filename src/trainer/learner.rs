@@ -237,36 +237,42 @@ impl Learner {
         sums
     }
 
-    /// Groups to mini-batches, with the counts of the report.
+    /// Groups to mini-batches, with the counts of the report. A group without signal is not computed but counts in its
+    /// mini-batch's denominator, so that leaving it out changes nothing but time: otherwise the few groups that are left
+    /// late in training would move the weights as far as all of them did at first.
     fn prepare(&self, groups: &[TrajectoryGroup], report: &mut StepReport) -> Result<Vec<MiniBatch>, TrainerError> {
         let settings = self.advantage_settings();
-        let mut used: Vec<(TrajectoryGroup, Vec<Vec<f64>>)> = Vec::new();
+        let mut weighed: Vec<(TrajectoryGroup, Vec<Vec<f64>>)> = Vec::with_capacity(groups.len());
         for group in groups {
             pack::check_group(group, self.model.vocab_size as usize)?;
             let (group, dropped) = pack::without_errors(group);
             report.trajectories_dropped += dropped;
             let advantages = advantage::advantages(&group, &settings);
-            if advantage::has_signal(&advantages) {
-                used.push((group, advantages));
-            } else {
-                report.groups_skipped += 1;
-            }
+            weighed.push((group, advantages));
         }
-        report.groups_used = used.len();
         let mut mini_batches = Vec::new();
         // Chunks of equal size: a rest of one problem would weigh as much as a full mini-batch, since AdamW normalises.
-        let updates = used.len().div_ceil(self.spec.config.minibatch_problems as usize).max(1);
-        for chunk in used.chunks(used.len().div_ceil(updates).max(1)) {
-            let weighed: Vec<_> = chunk.iter().map(|(group, advantages)| WeighedGroup { group, advantages }).collect();
-            let batches = pack::pack(&weighed, self.spec.config.micro_batch_tokens);
+        let updates = weighed.len().div_ceil(self.spec.config.minibatch_problems as usize).max(1);
+        for chunk in weighed.chunks(weighed.len().div_ceil(updates).max(1)) {
             let mut pairs = 0;
-            for (group, _) in chunk {
+            let mut used = Vec::with_capacity(chunk.len());
+            for (group, advantages) in chunk {
                 let response: usize = (0..group.trajectories.len()).map(|t| pack::response_tokens(group, t)).sum();
                 pairs += response;
+                if !advantage::has_signal(advantages) {
+                    report.groups_skipped += 1;
+                    continue;
+                }
+                used.push(WeighedGroup { group, advantages });
+                report.response_tokens += response;
                 report.trajectories += group.trajectories.len();
                 report.trajectory_tokens += response + group.trajectories.len() * group.prompt.tokens.len();
             }
-            report.response_tokens += pairs;
+            report.groups_used += used.len();
+            if used.is_empty() {
+                continue;
+            }
+            let batches = pack::pack(&used, self.spec.config.micro_batch_tokens);
             report.packed_tokens += batches.iter().map(PackedBatch::len).sum::<usize>();
             report.distinct_tokens += batches.iter().flat_map(|b| &b.is_first_use).filter(|&&first| first).count();
             mini_batches.push(MiniBatch { batches, pairs });

@@ -97,6 +97,10 @@ impl Server {
         let log_file = OpenOptions::new().create(true).append(true).open(&log).map_err(file_error)?;
         let log_start = log_file.metadata().map_err(file_error)?.len();
         let port = if config.port == 0 { free_port()? } else { config.port };
+        // Whatever answers on a port that is taken would be taken for our server.
+        if let Err(source) = TcpListener::bind(("127.0.0.1", port)) {
+            return Err(EngineError::PortInUse { port, source });
+        }
 
         let mut watcher = Command::new("/bin/sh")
             .args(["-c", WATCHER])

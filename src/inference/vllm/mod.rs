@@ -244,6 +244,14 @@ impl Engine for VllmEngine {
         })
     }
 
+    fn confirm_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, ()> {
+        Box::pin(async move {
+            self.check_server()?;
+            let asked = self.pool.replicas().iter().map(|replica| reload::confirm(replica, manifest));
+            join_all(asked).await.into_iter().collect()
+        })
+    }
+
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }

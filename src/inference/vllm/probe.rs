@@ -71,6 +71,11 @@ pub(super) async fn logprobs_mode(
             }
         }
     }
+    let is_neutral = (sampling.temperature - 1.0).abs() <= NEUTRAL_TEMPERATURE;
+    if count == 0 && is_neutral {
+        // Weights left behind by a run that diverged: at temperature 1 there is nothing to tell apart.
+        return Ok(None);
+    }
     let error = |sum: f64| if count == 0 { f64::INFINITY } else { (sum / f64::from(count)).sqrt() };
     let (raw, processed) = (error(raw), error(processed));
     tracing::debug!(raw_error_nats = raw, processed_error_nats = processed, pairs = count, "logprobs probed");
@@ -85,7 +90,7 @@ pub(super) async fn logprobs_mode(
             hint: "start the server with `--logprobs-mode processed_logprobs`".into(),
         });
     }
-    if (sampling.temperature - 1.0).abs() <= NEUTRAL_TEMPERATURE {
+    if is_neutral {
         return Ok(None);
     }
     Ok(Some(if raw < processed { LogprobsMode::Raw } else { LogprobsMode::Processed }))

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::pool::{Replica, Weights};
-use super::wire::LoadAnswer;
+use super::wire::{LoadAnswer, WorkerState};
 use crate::inference::{EngineError, HeldWeights, ReloadPhase};
 use crate::types::WeightManifest;
 
@@ -108,18 +108,36 @@ async fn load(replica: &Replica, manifest: &WeightManifest, deadline: Duration) 
     }
 }
 
+/// Whether the workers of a replica still say that they hold these weights. Compares what they say, not the model: a
+/// round trip, cheap enough for every step.
+pub(super) async fn confirm(replica: &Replica, manifest: &WeightManifest) -> Result<(), EngineError> {
+    for worker in replica.worker_states(false).await? {
+        same_weights(&worker, manifest)?;
+    }
+    Ok(())
+}
+
+fn same_weights(worker: &WorkerState, manifest: &WeightManifest) -> Result<(), EngineError> {
+    let differs = |what: &str, expected: String, found: String| {
+        Err(EngineError::WeightsDiffer { what: what.to_owned(), expected, found })
+    };
+    if worker.version != manifest.version.0 {
+        return differs("weight version", manifest.version.to_string(), worker.version.to_string());
+    }
+    if worker.digest.as_deref() != Some(manifest.digest.as_str()) {
+        let found = worker.digest.clone().unwrap_or_default();
+        return differs("digest of the weights", manifest.digest.clone(), found);
+    }
+    Ok(())
+}
+
 async fn verify(replica: &Replica, manifest: &WeightManifest) -> Result<HeldWeights, EngineError> {
     let mut least: Option<HeldWeights> = None;
     for worker in replica.worker_states(true).await? {
         let differs = |what: &str, expected: String, found: String| {
             Err(EngineError::WeightsDiffer { what: what.to_owned(), expected, found })
         };
-        if worker.version != manifest.version.0 {
-            return differs("weight version", manifest.version.to_string(), worker.version.to_string());
-        }
-        if worker.digest.as_deref() != Some(manifest.digest.as_str()) {
-            return differs("digest of the weights", manifest.digest.clone(), worker.digest.unwrap_or_default());
-        }
+        same_weights(&worker, manifest)?;
         let Some(held) = worker.held.filter(|_| worker.intact) else {
             return differs("state of the model", "whole".into(), "not comparable with the file".into());
         };

@@ -92,6 +92,18 @@ pub fn init_model(spec: &ModelSpec, dir: &Path) -> Result<ModelConfig, TrainerEr
         let reason = "Qwen2 has no key for it: it must be hidden_size / heads";
         return Err(TrainerError::Setting { key: "head_dim", value: spec.head_dim.to_string(), reason });
     }
+    if !(spec.std.is_finite() && spec.std >= 0.0) {
+        let reason = "it must be a finite number, at least 0";
+        return Err(TrainerError::Setting { key: "std", value: spec.std.to_string(), reason });
+    }
+    if [spec.layers, spec.hidden_size, spec.heads, spec.kv_heads].iter().any(|&size| size < 1) {
+        let reason = "layers, hidden size and heads must be at least 1";
+        return Err(TrainerError::Setting { key: "layers", value: spec.layers.to_string(), reason });
+    }
+    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        let reason = "the folder is not empty, and a model in it would be lost";
+        return Err(TrainerError::Setting { key: "out", value: dir.display().to_string(), reason });
+    }
     fs::create_dir_all(dir).map_err(TrainerError::write(dir))?;
     write_json(&dir.join("config.json"), &config_json(spec))?;
     // Reading it back applies the checks of every other model.

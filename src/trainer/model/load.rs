@@ -104,7 +104,13 @@ impl Tensors<'_> {
                 return Err(TrainerError::tensor(view.path, name, reason));
             }
         };
-        Tensor::f_from_data_size(view.bytes, shape, kind).map_err(TrainerError::torch("loading a tensor"))
+        let loading = |error| TrainerError::torch("loading a tensor")(error);
+        let tensor = Tensor::f_from_data_size(view.bytes, shape, kind).map_err(loading)?;
+        let is_finite = tensor.f_isfinite().and_then(|finite| finite.f_all()).map_err(loading)?;
+        if !bool::try_from(is_finite).unwrap_or(false) {
+            return Err(TrainerError::tensor(view.path, name, "holds NaN or infinite values"));
+        }
+        Ok(tensor)
     }
 
     /// The first tensor whose name `is_known` refuses.
