@@ -185,12 +185,15 @@ async fn three_steps_at_learning_rate_zero_then_one_that_learns() {
     assert!(history.iter().all(|version| version.digest == history[0].digest), "learning rate 0 changes no bit");
     loads_in_transformers(Path::new(&history[3].path), &scene.path("model"), true);
 
-    let output = scene.run(&["run.steps=1", "train.learning_rate=0.01", "train.warmup_steps=0"]).output().unwrap();
+    let elsewhere = format!("run.weights_dir={:?}", scene.path("elsewhere"));
+    let sets = ["run.steps=1", "train.learning_rate=0.01", "train.warmup_steps=0", &elsewhere];
+    let output = scene.run(&sets).output().unwrap();
     succeed(&output);
     let run = reader.latest_run().await.unwrap().unwrap();
     assert_eq!(run.run_id, RunId(2), "the second run is a row of its own in the same database");
     let history = reader.weight_history(run.run_id).await.unwrap();
     assert_eq!(history.len(), 2);
+    assert!(Path::new(&history[1].path).starts_with(scene.path("elsewhere")), "{}", history[1].path);
     assert!(history[1].is_confirmed);
     assert_ne!(history[0].digest, history[1].digest, "a learning rate moves the weights");
     let canary = history[1].canary_mean_abs_nats.unwrap();

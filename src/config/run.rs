@@ -14,6 +14,9 @@ pub struct RunConfig {
     pub model: PathBuf,
     /// Folder of the run: database, weights, server log. Created if missing.
     pub dir: PathBuf,
+    /// Folder for exported weights, which every server must see under the same path; empty is the run's own folder.
+    /// Shared memory (`/dev/shm/...`) spares the disk two copies of the model.
+    pub weights_dir: PathBuf,
     /// Seed of every random stream. Changes results.
     pub seed: u64,
     /// Training steps.
@@ -33,6 +36,7 @@ impl Default for RunConfig {
             name: "run".into(),
             model: PathBuf::new(),
             dir: "runs/run".into(),
+            weights_dir: PathBuf::new(),
             seed: 1,
             steps: 100,
             problems_per_step: 256,

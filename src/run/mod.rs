@@ -253,7 +253,12 @@ impl Work<'_> {
         let config = self.config;
         let capabilities = engine.capabilities().clone();
         self.check_context(capabilities.max_model_tokens)?;
-        let weights_dir = self.run_dir.join("weights");
+        let weights_dir = if config.run.weights_dir.as_os_str().is_empty() {
+            self.run_dir.join("weights")
+        } else {
+            // The name keeps runs apart, the process number runs of the same name in different folders.
+            config.run.weights_dir.join(format!("{}-run-{}-{}", config.run.name, self.run, std::process::id()))
+        };
         create_dir(&weights_dir)?;
         let mut publisher = Publisher::new(
             engine.clone(),
