@@ -119,13 +119,15 @@ fn inference(config: &Config, rules: &mut Rules) {
         "`inference.command` has an empty part".to_string()
     });
     rules.at_least_one(&["inference.max_model_tokens"], inference.max_model_tokens as u64);
+    rules.at_least_one(&["inference.start_timeout_s"], inference.start_timeout_s);
+    rules.at_least_one(&["inference.request_timeout_s"], inference.request_timeout_s);
+    rules.at_least_one(&["inference.reload_timeout_s"], inference.reload_timeout_s);
     for (keys, seconds) in [
         (&["inference.start_timeout_s"], inference.start_timeout_s),
         (&["inference.request_timeout_s"], inference.request_timeout_s),
         (&["inference.reload_timeout_s"], inference.reload_timeout_s),
-        (&["inference.retry_timeout_s"], inference.retry_timeout_s.max(1)),
+        (&["inference.retry_timeout_s"], inference.retry_timeout_s),
     ] {
-        rules.at_least_one(keys, seconds);
         rules.require(seconds <= LONGEST_TIMEOUT_S, keys, || {
             format!("`{}` is {seconds}, must be at most {LONGEST_TIMEOUT_S}", keys[0])
         });

@@ -3,7 +3,6 @@
 //! The version row is committed before the server is touched, so that after a stop at any instant the store says which
 //! weights the server should hold; it is confirmed only after checksums and canary agree.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,13 +29,12 @@ pub struct Publisher {
     tolerance_nats: f64,
     /// Every n-th version is kept, 0: none but the newest.
     keep_every: u32,
-    current: WeightVersion,
-    /// What the server was last seen to hold.
+    /// What the server was last confirmed to hold.
     held: Option<WeightManifest>,
     /// Held while a server is being loaded: a run is not called off in between, which would leave servers paused.
     gate: Arc<Mutex<()>>,
-    /// Versions on disk that may be removed when a newer one is confirmed.
-    removable: VecDeque<WeightVersion>,
+    /// The version on disk that goes when a newer one is confirmed.
+    removable: Option<WeightVersion>,
 }
 
 /// How one publication went.
@@ -85,16 +83,15 @@ impl Publisher {
             canary: settings.canary,
             tolerance_nats: settings.tolerance_nats,
             keep_every: settings.keep_every,
-            current: WeightVersion::INITIAL,
             held: None,
             gate: settings.gate,
-            removable: VecDeque::new(),
+            removable: None,
         }
     }
 
     /// The version the server holds and the next search runs on.
     pub fn current(&self) -> WeightVersion {
-        self.current
+        self.held.as_ref().map_or(WeightVersion::INITIAL, |held| held.version)
     }
 
     /// Folder of a version.
@@ -123,12 +120,11 @@ impl Publisher {
         self.store.confirm_weight_version(self.run, version, record::confirmation(&published)).await?;
         tracing::info!(
             weight_version = version.0,
-            reload_ms = published.load.elapsed.as_millis() as u64,
+            reload_ms = record::millis(published.load.elapsed),
             canary_mean_nats,
             canary_max_nats,
             "weights confirmed"
         );
-        self.current = version;
         self.held = Some(published.manifest.clone());
         self.prune(version)?;
         Ok(published)
@@ -165,14 +161,11 @@ impl Publisher {
     }
 
     fn prune(&mut self, newest: WeightVersion) -> Result<(), RunError> {
-        while let Some(old) = self.removable.pop_front() {
-            let dir = self.version_dir(old);
-            remove_dir(&dir)?;
+        if let Some(old) = self.removable.take() {
+            remove_dir(&self.version_dir(old))?;
         }
         let is_kept = self.keep_every > 0 && newest.0.is_multiple_of(u64::from(self.keep_every));
-        if !is_kept {
-            self.removable.push_back(newest);
-        }
+        self.removable = (!is_kept).then_some(newest);
         Ok(())
     }
 }

@@ -336,6 +336,7 @@ fn saturate(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+/// Whole milliseconds, as rows and logs have them.
+pub fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::task::JoinSet;
 
@@ -13,6 +13,7 @@ use crate::types::{ProblemId, RunId, StepId, TokenId, TrajectoryGroup, Verdict};
 
 use super::explore::{Explored, Explorer, Task};
 use super::publish::Publisher;
+use super::record::millis;
 use super::{Event, Observer, RunError, StepSummary, record};
 
 /// Mean ratio trainer/server beyond which a step is worth a warning.
@@ -220,8 +221,4 @@ fn log(summary: &StepSummary) {
         publish_ms = millis(summary.publish),
         "step finished"
     );
-}
-
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis() as u64
 }

@@ -96,9 +96,14 @@ pub fn init_model(spec: &ModelSpec, dir: &Path) -> Result<ModelConfig, TrainerEr
         let reason = "it must be a finite number, at least 0";
         return Err(TrainerError::Setting { key: "std", value: spec.std.to_string(), reason });
     }
-    if [spec.layers, spec.hidden_size, spec.heads, spec.kv_heads].iter().any(|&size| size < 1) {
-        let reason = "layers, hidden size and heads must be at least 1";
-        return Err(TrainerError::Setting { key: "layers", value: spec.layers.to_string(), reason });
+    let sizes = [
+        ("layers", spec.layers),
+        ("hidden_size", spec.hidden_size),
+        ("heads", spec.heads),
+        ("kv_heads", spec.kv_heads),
+    ];
+    if let Some((key, size)) = sizes.into_iter().find(|&(_, size)| size < 1) {
+        return Err(TrainerError::Setting { key, value: size.to_string(), reason: "it must be at least 1" });
     }
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         let reason = "the folder is not empty, and a model in it would be lost";
