@@ -58,6 +58,11 @@ pub fn seed(run_seed: u64, purpose: Purpose, ids: &[u64]) -> u64 {
     u64::from_le_bytes(head)
 }
 
+/// The generator of the `index`-th continuation of a request with this seed: one number for each position.
+pub fn sequence(request_seed: u64, index: u32) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(request_seed.wrapping_add(u64::from(index)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,7 +85,10 @@ impl Explorer {
             };
             path.clear();
             tree.path_tokens(node, &mut path);
-            let request = self.request(&task, &path, n, tree.spent().expansions);
+            let depth = tree.node(node).map_or(0, |node| node.depth());
+            let mut request = self.request(&task, &path, n, tree.spent().expansions);
+            // Children at the largest depth are never expanded.
+            request.retain = depth + 1 < self.search.max_depth;
             let continuations = match self.engine.generate(request).await {
                 Ok(continuations) => continuations,
                 Err(refusal @ EngineError::Refused { .. }) => {
@@ -125,6 +128,7 @@ impl Explorer {
             // All end-of-text tokens that the model's files name; the server knows only those of its configuration.
             stop_token_ids: self.special.end_of_text.clone().into(),
             seed: rng::seed(self.seed, Purpose::Sampling, &ids),
+            retain: true,
             deadline: self.request_timeout,
         }
     }

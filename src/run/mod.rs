@@ -27,7 +27,7 @@ use crate::inference::Engine;
 use crate::inference::vllm::{VllmEngine, VllmSetup};
 use crate::search::SpecialTokens;
 use crate::store::{RunEnd, RunStatus, Store};
-use crate::trainer::{Trainer, TrainerSpec};
+use crate::trainer::{Trainer, TrainerSpec, Use};
 use crate::types::{ProblemId, Prompt, RunId, Sampling, StepId, TokenId, WeightVersion};
 use crate::verify::Verifier;
 
@@ -214,6 +214,8 @@ async fn start_parts(config: &Config, run: RunId, run_dir: &Path) -> Result<(Arc
         model_dir: config.run.model.clone(),
         temperature: config.search.temperature,
         response_budget_tokens: config.search.max_depth * config.search.step_tokens,
+        generator: None,
+        purpose: Use::Training,
     };
     let salt = format!("{}-{run}", config.run.name);
     let setup = VllmSetup {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{FailureClass, Hint};
-use crate::types::ProblemId;
+use crate::types::{ProblemId, WeightVersion};
 
 /// Failure of a trainer call.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,32 @@ pub enum TrainerError {
         /// Why not.
         reason: &'static str,
     },
+    /// A request for continuations that makes no sense or does not fit.
+    #[error("the request cannot be met: {reason}")]
+    Request {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A request whose keys and values alone exceed the memory for them.
+    #[error("a request needs {need_bytes} bytes for keys and values, and {bound_bytes} are allowed")]
+    CacheTooSmall {
+        /// What it needs at most.
+        need_bytes: u64,
+        /// The bound.
+        bound_bytes: u64,
+    },
+    /// The policy gives no distribution over tokens.
+    #[error("the logits of weight version {version} are not finite")]
+    NotFinite {
+        /// The weights.
+        version: WeightVersion,
+    },
+    /// The trainer was started without what generation needs.
+    #[error("this trainer does not generate")]
+    NoGenerator,
+    /// An update was asked of weights that were loaded for generation only.
+    #[error("these weights were loaded for generation only")]
+    Frozen,
     /// `device = "cuda"` on a machine without a usable GPU.
     #[error("`train.device` is `cuda`, and libtorch sees no CUDA device")]
     NoCuda,
@@ -128,11 +154,18 @@ impl Hint for TrainerError {
             | TrainerError::Unsupported { .. }
             | TrainerError::Tensor { .. }
             | TrainerError::Setting { .. }
+            | TrainerError::Request { .. }
+            | TrainerError::CacheTooSmall { .. }
+            | TrainerError::NotFinite { .. }
             | TrainerError::NoCuda => FailureClass::User,
             TrainerError::Read { .. } | TrainerError::Write { .. } | TrainerError::Torch { .. } => {
                 FailureClass::Environment
             }
-            TrainerError::Group { .. } | TrainerError::Panicked { .. } | TrainerError::Stopped => FailureClass::Bug,
+            TrainerError::Group { .. }
+            | TrainerError::NoGenerator
+            | TrainerError::Frozen
+            | TrainerError::Panicked { .. }
+            | TrainerError::Stopped => FailureClass::Bug,
         }
     }
 
@@ -143,6 +176,12 @@ impl Hint for TrainerError {
             }
             TrainerError::Unsupported { .. } => {
                 Some("supported are Llama, Qwen2 and Qwen3 decoders with full attention, not quantized".into())
+            }
+            TrainerError::CacheTooSmall { need_bytes, .. } => {
+                Some(format!("set `inference.cache_mib` to at least {}", need_bytes.div_ceil(1 << 20)))
+            }
+            TrainerError::NotFinite { .. } => {
+                Some("the policy has diverged: lower `train.learning_rate` or `train.max_grad_norm`".into())
             }
             TrainerError::NoCuda => Some("set `train.device` to `cpu` or `auto`, or check the NVIDIA driver".into()),
             TrainerError::Panicked { message, .. } if message.contains("out of memory") => {

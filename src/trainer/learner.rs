@@ -12,18 +12,20 @@ use tch::{Kind, Tensor};
 
 use super::advantage::{self, AdvantageSettings, Overlong};
 use super::error::TrainerError;
+use super::generate::forward::Policy;
+use super::generate::{Generator, GeneratorSpec};
 use super::logprob::{Head, Scored};
 use super::loss::{Objective, TokenInputs};
 use super::model::{Context, Decoder, ModelConfig, Weights};
 use super::optim::{AdamSettings, AdamW};
 use super::pack::{self, PackedBatch, WeighedGroup};
-use super::params::Parameters;
+use super::params::{Parameters, Use};
 use super::report::{Mismatch, StepReport, UpdateReport};
 use crate::config::{OldLogprobs, TrainConfig};
 use crate::types::{TokenId, TrajectoryGroup};
 
 /// What the trainer needs to know beside its own section of the configuration.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub struct TrainerSpec {
     /// `[train]`.
     pub config: TrainConfig,
@@ -33,6 +35,10 @@ pub struct TrainerSpec {
     pub temperature: f64,
     /// Largest number of sampled tokens of a trajectory, for the overlong penalty.
     pub response_budget_tokens: u32,
+    /// What generation with these weights needs; `None`: they are generated with elsewhere.
+    pub generator: Option<GeneratorSpec>,
+    /// Whether the weights are trained at all: without, they take a fourth of the memory.
+    pub purpose: Use,
 }
 
 /// Model, optimizer and settings.
@@ -91,8 +97,11 @@ impl Learner {
         }
         let device = super::device::pick(spec.config.device)?;
         let model = ModelConfig::read(&spec.model_dir)?;
-        let parameters = Parameters::load(&spec.model_dir, &model, spec.config.dtype, device)?;
-        let optimizer = AdamW::new(AdamSettings::from(&spec.config), &parameters);
+        let parameters = Parameters::load(&spec.model_dir, &model, spec.config.dtype, device, spec.purpose)?;
+        let optimizer = match spec.purpose {
+            Use::Training => AdamW::new(AdamSettings::from(&spec.config), &parameters),
+            Use::Generation => AdamW::unused(AdamSettings::from(&spec.config)),
+        };
         let work = parameters.work();
         let decoder = Decoder::new(&model, &Weights(&work));
         let projection = work[model.projection()].shallow_clone();
@@ -102,6 +111,18 @@ impl Learner {
     /// Set to end a step early: checked between micro-batches.
     pub fn stop_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
+    }
+
+    /// The weights for generation: views of what is trained.
+    pub fn policy(&self) -> Policy<'_> {
+        Policy { decoder: &self.decoder, projection: &self.projection }
+    }
+
+    /// The sampler that [`TrainerSpec::generator`] describes.
+    pub fn generator(&self) -> Option<Generator> {
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        let spec = self.spec.generator.clone()?;
+        Some(Generator::new(&self.model, self.policy(), spec, threads))
     }
 
     /// What the learner was made from.
@@ -114,6 +135,9 @@ impl Learner {
     /// # Errors
     /// A group that breaks its own rules (nothing is changed then); [`TrainerError::Stopped`].
     pub fn update(&mut self, groups: &[TrajectoryGroup]) -> Result<StepReport, TrainerError> {
+        if self.spec.purpose != Use::Training {
+            return Err(TrainerError::Frozen);
+        }
         let mut report = StepReport::default();
         let begin = Instant::now();
         let mini_batches = self.prepare(groups, &mut report)?;
@@ -192,7 +216,7 @@ impl Learner {
     ) -> PassSums {
         let mut sums = PassSums::default();
         let context = self.decoder.context(batch);
-        let token_ids = self.decoder.token_ids(batch);
+        let token_ids = self.decoder.index(&batch.tokens);
         let embedded = tch::no_grad(|| self.decoder.embed(&token_ids)).set_requires_grad(true);
         let body = self.forward(&embedded, &context);
         let scored = Scored::new(&batch.source_rows, &batch.targets, self.decoder.device());

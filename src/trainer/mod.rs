@@ -4,14 +4,17 @@
 //! `advantage.rs` weighs nodes, `pack.rs` lays out the forest, `learner.rs` runs it through `model/`, `logprob.rs` and
 //! `loss.rs`, `optim.rs` updates the fp32 masters, `export.rs` writes a version.
 //!
+//! Generation (`generate/`) uses the same weights on the same thread, one step between two commands.
+//!
 //! Invariants: one command at a time, in order; weights change only inside `update` and `load_checkpoint`; what is
-//! visible on disk is complete. Absent on purpose: generation, scheduling, the decision what to train on.
+//! visible on disk is complete. Absent on purpose: the decision what to generate and what to train on.
 
 pub mod advantage;
 pub mod checkpoint;
 pub mod device;
 pub mod error;
 pub mod export;
+pub mod generate;
 pub mod learner;
 pub mod logprob;
 pub mod loss;
@@ -31,11 +34,13 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 pub use error::TrainerError;
+pub use generate::{GeneratorReport, GeneratorSpec};
 pub use learner::{Learner, TrainerSpec};
 pub use model::{Family, ModelSpec, init_model};
+pub use params::Use;
 pub use report::{Mismatch, PhaseTimes, SkipReason, StepReport, UpdateReport};
 
-use crate::types::{TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
+use crate::types::{Continuation, GenerateRequest, TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
 use thread::{Command, Reply};
 
 /// Handle of the trainer thread. Dropping it stops the thread between two micro-batches and waits for it.
@@ -78,6 +83,74 @@ impl Trainer {
     /// Nothing is changed.
     pub async fn score(&self, tokens: Vec<TokenId>, temperature: f64) -> Result<Vec<f32>, TrainerError> {
         self.ask(|reply| Command::Score(tokens, temperature, reply)).await
+    }
+
+    /// Samples the continuations of `request`, in order, all under one weight version. Needs
+    /// [`TrainerSpec::generator`].
+    ///
+    /// # Errors
+    /// A request that does not fit, logits that are not finite, a trainer without a generator.
+    ///
+    /// # Cancel safety
+    /// Dropping the future calls the request off.
+    pub async fn generate(&self, request: GenerateRequest) -> Result<Vec<Continuation>, TrainerError> {
+        self.ask(|reply| Command::Generate(Box::new(request), reply)).await
+    }
+
+    /// [`Self::score`] at temperature 1 through the code and the memory of generation, without what is cached: what
+    /// generation thinks of `tokens`.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary, more tokens than the context, a trainer without a generator.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
+    pub async fn score_generated(&self, tokens: Vec<TokenId>) -> Result<Vec<f32>, TrainerError> {
+        self.ask(|reply| Command::ScoreGenerated(tokens, reply)).await
+    }
+
+    /// Says that the weights, as they are now, are `version`. Generation rests from an update until then.
+    ///
+    /// # Errors
+    /// A trainer without a generator.
+    ///
+    /// # Cancel safety
+    /// The name may have been given.
+    pub async fn name_weights(&self, version: WeightVersion) -> Result<(), TrainerError> {
+        self.ask(|reply| Command::NameWeights(version, reply)).await
+    }
+
+    /// The version that generation samples from; `None` between an update and [`Self::name_weights`].
+    ///
+    /// # Errors
+    /// A trainer without a generator.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
+    pub async fn generating_version(&self) -> Result<Option<WeightVersion>, TrainerError> {
+        self.ask(Command::GeneratingVersion).await
+    }
+
+    /// The tree of `affinity` is finished: what only it has used may go from the prefix cache.
+    ///
+    /// # Errors
+    /// The trainer has stopped.
+    ///
+    /// # Cancel safety
+    /// The word may have been passed on.
+    pub async fn release(&self, affinity: u64) -> Result<(), TrainerError> {
+        self.ask(|reply| Command::Release(affinity, reply)).await
+    }
+
+    /// What generation has done since the last call.
+    ///
+    /// # Errors
+    /// A trainer without a generator.
+    ///
+    /// # Cancel safety
+    /// The counts of a call that was dropped are lost.
+    pub async fn take_generator_report(&self) -> Result<GeneratorReport, TrainerError> {
+        self.ask(Command::GeneratorReport).await
     }
 
     /// Writes the weights to `dir` in the Hugging Face layout, with `manifest.json`; visible only when complete.

@@ -75,6 +75,11 @@ impl AdamW {
         AdamW { settings, updates: 0, exp_avg: zeros(), exp_avg_sq: zeros() }
     }
 
+    /// Without moments: for weights that are not trained.
+    pub fn unused(settings: AdamSettings) -> AdamW {
+        AdamW { settings, updates: 0, exp_avg: Vec::new(), exp_avg_sq: Vec::new() }
+    }
+
     /// Clips the gradients and updates masters and moments, unless a gradient is not finite.
     ///
     /// # Errors

@@ -34,6 +34,15 @@ pub struct Parameters {
     is_mixed: bool,
 }
 
+/// What parameters are loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Training: masters and gradients in fp32.
+    Training,
+    /// Generation only: no gradients; the masters have the element type of the forward pass.
+    Generation,
+}
+
 impl Parameters {
     /// Loads the parameters of `config` from `dir`.
     ///
@@ -44,6 +53,7 @@ impl Parameters {
         config: &ModelConfig,
         dtype: ComputeDtype,
         device: Device,
+        purpose: Use,
     ) -> Result<Parameters, TrainerError> {
         let files = TensorFiles::open(dir)?;
         let tensors = files.tensors()?;
@@ -60,7 +70,8 @@ impl Parameters {
         for (name, shape) in wanted {
             let stored = tensors.load(&name, &shape)?;
             list.push(
-                Parameter::new(name, stored, is_mixed, device).map_err(TrainerError::torch("loading the model"))?,
+                Parameter::new(name, stored, is_mixed, device, purpose)
+                    .map_err(TrainerError::torch("loading the model"))?,
             );
         }
         Ok(Parameters { list, is_mixed })
@@ -125,8 +136,19 @@ impl Parameters {
 }
 
 impl Parameter {
-    fn new(name: String, stored: Tensor, is_mixed: bool, device: Device) -> Result<Parameter, tch::TchError> {
+    fn new(
+        name: String,
+        stored: Tensor,
+        is_mixed: bool,
+        device: Device,
+        purpose: Use,
+    ) -> Result<Parameter, tch::TchError> {
         let source_kind = stored.f_kind()?;
+        if purpose == Use::Generation {
+            let kind = if is_mixed { Kind::BFloat16 } else { Kind::Float };
+            let master = stored.f_to_device(device)?.f_to_kind(kind)?;
+            return Ok(Parameter { name, source_kind, work: master.shallow_clone(), master, grad: Tensor::new() });
+        }
         let master = stored.f_to_device(device)?.f_to_kind(Kind::Float)?;
         if is_mixed {
             let work = master.f_to_kind(Kind::BFloat16)?.f_set_requires_grad(true)?;

@@ -9,14 +9,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::{TrainerError, first_line};
+use super::generate::{Generator, GeneratorReport};
 use super::learner::{Learner, TrainerSpec};
 use super::report::StepReport;
 use super::{checkpoint, export};
-use crate::types::{TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
+use crate::types::{Continuation, GenerateRequest, TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, TrainerError>>;
@@ -29,11 +31,29 @@ pub enum Command {
     Score(Vec<TokenId>, f64, Reply<Vec<f32>>),
     /// A version to disk.
     Export(PathBuf, WeightVersion, Reply<WeightManifest>),
+    /// Continuations.
+    Generate(Box<GenerateRequest>, Reply<Vec<Continuation>>),
+    /// Logprobs of a sequence as generation computes them.
+    ScoreGenerated(Vec<TokenId>, Reply<Vec<f32>>),
+    /// The version of the weights as they are.
+    NameWeights(WeightVersion, Reply<()>),
+    /// The version that generation samples from.
+    GeneratingVersion(Reply<Option<WeightVersion>>),
+    /// A tree is finished.
+    Release(u64, Reply<()>),
+    /// What generation has done.
+    GeneratorReport(Reply<GeneratorReport>),
     /// Resume state to disk.
     Save(PathBuf, Reply<()>),
     /// Resume state from disk.
     Load(PathBuf, Reply<()>),
 }
+
+/// Commands that may wait; more are back-pressure.
+const QUEUED_COMMANDS: usize = 1024;
+/// The longest wait for the requests that follow on answers, as a part of the last step of decoding. A tree takes some
+/// microseconds to ask again; without the wait it would sit out a whole step.
+const GRACE_FRAC: f64 = 0.05;
 
 /// What a started thread is reached by.
 pub struct Started {
@@ -52,8 +72,8 @@ pub struct Started {
 pub async fn start(spec: TrainerSpec) -> Result<Started, TrainerError> {
     let model_dir = spec.model_dir.clone();
     let (loaded, ready) = oneshot::channel();
-    // One command runs, one waits: more would only hide how far behind the trainer is.
-    let (commands, queue) = mpsc::channel(1);
+    // Room for a request of every tree that may be in flight, so that all of them join the same step of decoding.
+    let (commands, queue) = mpsc::channel(QUEUED_COMMANDS);
     let thread = std::thread::Builder::new()
         .name("trainer".into())
         .spawn(move || body(spec, loaded, queue))
@@ -72,33 +92,141 @@ fn body(spec: TrainerSpec, loaded: Reply<Arc<AtomicBool>>, mut queue: mpsc::Rece
     };
     // A caller that has gone away is no reason to stop: the channel closes when the handle does.
     let _ = loaded.send(Ok(learner.stop_flag()));
-    while let Some(command) = queue.blocking_recv() {
-        let alive = match command {
-            Command::Update(groups, reply) => answer(reply, guarded("a training step", || learner.update(&groups))),
-            Command::Score(tokens, temperature, reply) => {
-                answer(reply, guarded("scoring", || learner.score(&tokens, temperature)))
+    let mut generator = learner.generator();
+    let mut turns = Turns::default();
+    // Commands first, in the order they came; between two of them, while there is something to generate, one step of
+    // decoding. So an update waits for one step at most, and no token is sampled during an update.
+    loop {
+        let is_generating = generator.as_ref().is_some_and(Generator::has_work);
+        let command = if is_generating {
+            match queue.try_recv() {
+                Ok(command) => Some(command),
+                Err(mpsc::error::TryRecvError::Empty) => None,
+                Err(mpsc::error::TryRecvError::Disconnected) => return,
             }
-            Command::Export(dir, version, reply) => {
-                let spec = learner.spec().clone();
-                let run = || {
-                    let (source, dtype) = (&spec.model_dir, spec.config.export_dtype);
-                    export::export(&learner.parameters, source, dtype, &dir, version)
-                };
-                answer(reply, guarded("an export", run))
-            }
-            Command::Save(file, reply) => {
-                let run = || checkpoint::save(&learner.parameters, &learner.optimizer, &file);
-                answer(reply, guarded("saving a checkpoint", run))
-            }
-            Command::Load(file, reply) => {
-                let run = || checkpoint::load(&mut learner.parameters, &mut learner.optimizer, &file);
-                answer(reply, guarded("loading a checkpoint", run))
+        } else {
+            match queue.blocking_recv() {
+                Some(command) => Some(command),
+                None => return,
             }
         };
-        if !alive {
+        let Some(command) = command else {
+            if let Some(generator) = &mut generator
+                && !turns.tick(generator, &learner, &queue)
+            {
+                return;
+            }
+            continue;
+        };
+        turns.note(&command);
+        if !obey(command, &mut learner, &mut generator) {
             return;
         }
     }
+}
+
+/// The order of turns, for the log.
+#[derive(Default)]
+struct Turns {
+    ticks: u64,
+}
+
+impl Turns {
+    /// One step of decoding; then waits a moment for the requests that follow on the answers. False if the thread must
+    /// end: what panicked is in doubt, and callers learn it from their closed channels.
+    fn tick(&mut self, generator: &mut Generator, learner: &Learner, queue: &mpsc::Receiver<Command>) -> bool {
+        let started = Instant::now();
+        let answers = match guarded("generation", || Ok(generator.tick(learner.policy()))) {
+            Ok(answers) => answers,
+            Err(error) => {
+                generator.fail_all(&error);
+                return false;
+            }
+        };
+        self.ticks += 1;
+        let grace = started.elapsed().mul_f64(GRACE_FRAC);
+        let waiting = Instant::now();
+        while queue.len() < answers && waiting.elapsed() < grace {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        true
+    }
+
+    /// Says when something else than generation takes its turn.
+    fn note(&mut self, command: &Command) {
+        let turn = match command {
+            Command::Update(..) => "update",
+            Command::Export(..) => "export",
+            Command::Save(..) => "save checkpoint",
+            Command::Load(..) => "load checkpoint",
+            Command::NameWeights(..) => "new weight version",
+            _ => return,
+        };
+        tracing::debug!(after_decoding_steps = self.ticks, turn, "libtorch's turn");
+        self.ticks = 0;
+    }
+}
+
+/// Carries out a command; false if the thread must end.
+fn obey(command: Command, learner: &mut Learner, generator: &mut Option<Generator>) -> bool {
+    match command {
+        Command::Update(groups, reply) => {
+            let result = guarded("a training step", || learner.update(&groups));
+            let is_unchanged = result.as_ref().is_ok_and(|report| report.updates_done() == 0);
+            if let Some(generator) = generator.as_mut().filter(|_| !is_unchanged) {
+                generator.weights_changed();
+            }
+            answer(reply, result)
+        }
+        Command::Score(tokens, temperature, reply) => {
+            answer(reply, guarded("scoring", || learner.score(&tokens, temperature)))
+        }
+        Command::Generate(request, reply) => {
+            match generator {
+                Some(generator) => generator.submit(*request, reply),
+                None => return answer(reply, Err(TrainerError::NoGenerator)),
+            }
+            true
+        }
+        Command::ScoreGenerated(tokens, reply) => {
+            let chunk_rows = learner.spec().config.vocab_chunk_tokens;
+            let run = || {
+                let generator = generator.as_ref().ok_or(TrainerError::NoGenerator)?;
+                generator.score(learner.policy(), &tokens, chunk_rows)
+            };
+            answer(reply, guarded("scoring", run))
+        }
+        Command::NameWeights(version, reply) => {
+            answer(reply, with(generator, |generator| generator.name_weights(version)))
+        }
+        Command::GeneratingVersion(reply) => answer(reply, with(generator, |generator| generator.version())),
+        Command::Release(affinity, reply) => answer(reply, with(generator, |generator| generator.release(affinity))),
+        Command::GeneratorReport(reply) => answer(reply, with(generator, Generator::take_report)),
+        Command::Export(dir, version, reply) => {
+            let spec = learner.spec().clone();
+            let run = || {
+                let (source, dtype) = (&spec.model_dir, spec.config.export_dtype);
+                export::export(&learner.parameters, source, dtype, &dir, version)
+            };
+            answer(reply, guarded("an export", run))
+        }
+        Command::Save(file, reply) => {
+            let run = || checkpoint::save(&learner.parameters, &learner.optimizer, &file);
+            answer(reply, guarded("saving a checkpoint", run))
+        }
+        Command::Load(file, reply) => {
+            let run = || checkpoint::load(&mut learner.parameters, &mut learner.optimizer, &file);
+            let result = guarded("loading a checkpoint", run);
+            if let Some(generator) = generator {
+                generator.weights_changed();
+            }
+            answer(reply, result)
+        }
+    }
+}
+
+fn with<T>(generator: &mut Option<Generator>, run: impl FnOnce(&mut Generator) -> T) -> Result<T, TrainerError> {
+    generator.as_mut().map(run).ok_or(TrainerError::NoGenerator)
 }
 
 /// Sends the result; false if the thread must end. A reply nobody waits for is dropped.

@@ -57,6 +57,8 @@ pub struct GenerateRequest {
     pub stop_token_ids: Arc<[TokenId]>,
     /// Continuation `i` draws from the stream `seed + i`; requests space their seeds by at least `n`.
     pub seed: u64,
+    /// Whether the caller may extend the continuations that end by length: an engine that can keeps their keys and values.
+    pub retain: bool,
     /// Time allowed for each attempt, from the moment the server has a place for it.
     pub deadline: Duration,
 }

@@ -44,15 +44,7 @@ impl Attention {
 
     /// [T, hidden] to [T, hidden].
     pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
-        let rows = x.size()[0];
-        let heads = |y: Tensor, norm: Option<&RmsNorm>| {
-            let y = y.view([rows, -1, self.head_dim]);
-            let y = norm.map_or_else(|| y.shallow_clone(), |norm| norm.forward(&y));
-            y.transpose(0, 1)
-        };
-        let q = context.rope.rotate(&heads(self.q.forward(x), self.q_norm.as_ref()));
-        let k = context.rope.rotate(&heads(self.k.forward(x), self.k_norm.as_ref()));
-        let v = heads(self.v.forward(x), None);
+        let [q, k, v] = self.project(x, &context.rope);
         // On CUDA no fused kernel takes both a mask and fewer key heads; repeating them keeps off the slow one.
         let repeats = context.mask.is_some() && self.is_grouped && x.device().is_cuda();
         let (k, v) = if repeats {
@@ -71,6 +63,26 @@ impl Attention {
             None,
             self.is_grouped && !repeats,
         );
-        self.o.forward(&mixed.squeeze_dim(0).transpose(0, 1).reshape([rows, -1]))
+        self.output(&mixed.squeeze_dim(0).transpose(0, 1))
+    }
+
+    /// Queries [heads, T, head_dim], keys and values [kv_heads, T, head_dim] of rows [T, hidden]; queries and keys are
+    /// rotated to their positions.
+    pub fn project(&self, x: &Tensor, rope: &RopeTables) -> [Tensor; 3] {
+        let rows = x.size()[0];
+        let heads = |y: Tensor, norm: Option<&RmsNorm>| {
+            let y = y.view([rows, -1, self.head_dim]);
+            let y = norm.map_or_else(|| y.shallow_clone(), |norm| norm.forward(&y));
+            y.transpose(0, 1)
+        };
+        let q = rope.rotate(&heads(self.q.forward(x), self.q_norm.as_ref()));
+        let k = rope.rotate(&heads(self.k.forward(x), self.k_norm.as_ref()));
+        let v = heads(self.v.forward(x), None);
+        [q, k, v]
+    }
+
+    /// The output projection: [T, heads, head_dim] to [T, hidden].
+    pub fn output(&self, mixed: &Tensor) -> Tensor {
+        self.o.forward(&mixed.reshape([mixed.size()[0], -1]))
     }
 }

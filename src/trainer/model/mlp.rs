@@ -21,6 +21,11 @@ impl Mlp {
 
     /// [T, hidden] to [T, hidden].
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.down.forward(&(self.gate.forward(x).silu() * self.up.forward(x)))
+        self.forward_with(x, Tensor::silu)
+    }
+
+    /// The same with another way to compute the activation [T, intermediate].
+    pub fn forward_with(&self, x: &Tensor, silu: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+        self.down.forward(&(silu(&self.gate.forward(x)) * self.up.forward(x)))
     }
 }

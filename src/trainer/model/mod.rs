@@ -20,7 +20,7 @@ pub use init::{ModelSpec, init_model};
 
 use attention::Attention;
 use mlp::Mlp;
-use rope::Rope;
+use rope::{Rope, RopeTables};
 
 use super::pack::PackedBatch;
 
@@ -94,6 +94,20 @@ impl Block {
         let x = x + self.attention.forward(&self.attention_norm.forward(x), context);
         &x + self.mlp.forward(&self.mlp_norm.forward(&x))
     }
+
+    /// The same with attention and activation from outside: `mix` turns queries, keys and values (see
+    /// [`Attention::project`]) into [T, heads, head_dim].
+    pub fn forward_with(
+        &self,
+        x: &Tensor,
+        rope: &RopeTables,
+        mix: impl FnOnce([Tensor; 3]) -> Tensor,
+        silu: impl FnOnce(&Tensor) -> Tensor,
+    ) -> Tensor {
+        let projected = self.attention.project(&self.attention_norm.forward(x), rope);
+        let x = x + self.attention.output(&mix(projected));
+        &x + self.mlp.forward_with(&self.mlp_norm.forward(&x), silu)
+    }
 }
 
 /// A decoder without its vocabulary projection.
@@ -123,17 +137,26 @@ impl Decoder {
         self.embedding.device()
     }
 
-    /// Token ids of the rows, `[T]`.
-    pub fn token_ids(&self, batch: &PackedBatch) -> Tensor {
-        let ids: Vec<i64> = batch.tokens.iter().map(|&t| i64::from(t)).collect();
-        Tensor::from_slice(&ids).to_device(self.device())
+    /// Element type of the forward pass.
+    pub fn kind(&self) -> Kind {
+        self.embedding.kind()
+    }
+
+    /// Angles of rows at `positions` `[T]`.
+    pub fn rope(&self, positions: &[u32]) -> RopeTables {
+        self.rope.tables(&self.index(positions), self.kind())
+    }
+
+    /// Numbers of rows or tokens as a tensor on the model's device, `[T]`.
+    pub fn index(&self, values: &[u32]) -> Tensor {
+        let wide: Vec<i64> = values.iter().map(|&value| i64::from(value)).collect();
+        Tensor::from_slice(&wide).to_device(self.device())
     }
 
     /// Angles and mask of a batch.
     pub fn context(&self, batch: &PackedBatch) -> Context {
-        let kind = self.embedding.kind();
-        let positions: Vec<i64> = batch.positions.iter().map(|&p| i64::from(p)).collect();
-        let rope = self.rope.tables(&Tensor::from_slice(&positions).to_device(self.device()), kind);
+        let kind = self.kind();
+        let rope = self.rope(&batch.positions);
         let mask = (!batch.is_chain()).then(|| {
             let size = batch.len() as i64;
             let visible = Tensor::from_slice(&batch.visibility()).view([size, size]).to_device(self.device());
@@ -156,7 +179,7 @@ impl Decoder {
     pub fn hidden(&self, batch: &PackedBatch) -> Tensor {
         tch::no_grad(|| {
             let context = self.context(batch);
-            let embedded = self.embed(&self.token_ids(batch));
+            let embedded = self.embed(&self.index(&batch.tokens));
             self.finish(&self.blocks.iter().fold(embedded, |x, block| block.forward(&x, &context)))
         })
     }

@@ -49,6 +49,11 @@ impl Rope {
 }
 
 impl RopeTables {
+    /// The rows `index` `[T]` of these tables.
+    pub fn select(&self, index: &Tensor) -> RopeTables {
+        RopeTables { cos: self.cos.index_select(0, index), sin: self.sin.index_select(0, index) }
+    }
+
     /// Rotates queries or keys [heads, T, head_dim].
     pub fn rotate(&self, x: &Tensor) -> Tensor {
         let halves = x.chunk(2, -1);
