@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use orchestrator::config::{self, Config, ConfigError, Place};
+use orchestrator::config::{self, Config, ConfigError, EngineKind, Place};
 use orchestrator::error::{FailureClass, Hint};
 use proptest::prelude::*;
 
@@ -70,6 +70,7 @@ fn paper_toml_has_the_papers_figures() {
         ("search.temperature", 1.0.into()),
         ("search.top_p", 1.0.into()),
         ("search.top_k", 0.into()),
+        ("inference.engine", "vllm".into()),
         ("inference.dtype", "bfloat16".into()),
         ("inference.max_model_tokens", 18_432.into()),
         ("train.dtype", "bfloat16".into()),
@@ -373,6 +374,82 @@ fn rules_of_single_settings() {
             .unwrap(),
     )
     .unwrap();
+}
+
+/// What the embedded engine refuses, with the message.
+#[track_caller]
+fn check_embedded(set: &str, keys: &[&str], message: &str) {
+    check_rule(&["inference.engine=embedded", "inference.launch=false", set], keys, message);
+}
+
+#[test]
+fn rules_of_the_embedded_engine() {
+    check_embedded("inference.cache_mib=0", &["inference.cache_mib"], "`inference.cache_mib` is 0, must be at least 1");
+    check_embedded(
+        "inference.cache_mib=16777217",
+        &["inference.cache_mib"],
+        "`inference.cache_mib` is 16777217, must be at most 16777216 (16 TiB)",
+    );
+    check_embedded(
+        "inference.max_sequences=7",
+        &["inference.max_sequences", "search.width"],
+        "`inference.max_sequences` is 7, fewer than the `search.width` = 8 continuations of one expansion",
+    );
+    check_embedded(
+        "inference.max_model_tokens=18431",
+        &["search.max_depth", "search.step_tokens", "inference.max_model_tokens", "prompt.max_tokens"],
+        "`search.max_depth` x `search.step_tokens` = 64 x 256 = 16384 response tokens do not fit: \
+         `inference.max_model_tokens` = 18431 less `prompt.max_tokens` = 2048 leaves 16383",
+    );
+    check_embedded(
+        "search.top_k=5",
+        &["search.top_p", "search.top_k"],
+        "`search.top_p` = 1 and `search.top_k` = 5 cut the distribution that is sampled from, but the trainer scores \
+         the whole one, so the ratio would be biased: use 1 and 0",
+    );
+    check_message(
+        with_sets(&["inference.engine=tch"]),
+        "`--set inference.engine=tch`: `inference.engine` cannot be `\"tch\"`: unknown variant `tch`, expected `vllm` \
+         or `embedded`",
+    );
+}
+
+/// One file serves both engines: what is wrong for the other one is no reason to refuse it.
+#[test]
+fn rules_of_one_engine_leave_the_other_alone() {
+    let base = ["run.model=m", "run.dir=d", "data.problems=p"];
+    let check = |engine: &str, sets: &[&str]| {
+        let sets: Vec<&str> = base.iter().chain(&[engine]).chain(sets).copied().collect();
+        config::validate(&with_sets(&sets).unwrap()).unwrap_or_else(|errors| panic!("{sets:?}: {errors}"));
+    };
+    for sets in [
+        &["inference.launch=false"][..],
+        &["inference.launch=true", "inference.urls=[\"nonsense\"]"],
+        &["inference.launch=true", "inference.dtype=bfloat16", "train.export_dtype=float32"],
+        &["inference.launch=true", "inference.logprobs_mode=raw", "search.temperature=0.5"],
+        &["inference.command=[\"\"]", "inference.gpu_memory_frac=0"],
+        &["inference.start_timeout_s=0", "inference.request_timeout_s=0", "inference.reload_timeout_s=0"],
+        &["search.width=20000"],
+        &["inference.max_sequences=8"],
+    ] {
+        check("inference.engine=embedded", sets);
+    }
+    check("inference.engine=vllm", &["inference.launch=true", "inference.cache_mib=0", "inference.max_sequences=1"]);
+}
+
+#[test]
+fn the_quickstart_runs_on_both_engines() {
+    let text = std::fs::read_to_string(repository("configs/quickstart.toml")).unwrap();
+    let engine = |sets: &[String]| {
+        let config = config::parse("quickstart.toml", &text, sets).unwrap();
+        config::validate(&config).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(config::render(&config).unwrap().contains("\ncache_mib = 1024\n"));
+        config.inference
+    };
+    let embedded = engine(&[]);
+    let vllm = engine(&["inference.engine=vllm".into()]);
+    assert_eq!((embedded.engine, vllm.engine), (EngineKind::Embedded, EngineKind::Vllm));
+    assert_eq!(embedded, config::InferenceConfig { engine: EngineKind::Embedded, ..vllm });
 }
 
 #[test]

@@ -1,6 +1,17 @@
-//! `[inference]`: the server.
+//! `[inference]`: what samples continuations, a vLLM server or the trainer's own process.
 
 use serde::{Deserialize, Serialize};
+
+/// What samples continuations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// vLLM, by HTTP: one that is launched for the run, or running servers.
+    Vllm,
+    /// The trainer's own model in this process, on the device of `train.device`: no server, no Python, no second copy of
+    /// the weights, and the same run again for the same seed.
+    Embedded,
+}
 
 /// Which logprobs the server is started with (`--logprobs-mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,48 +35,56 @@ pub enum ServerDevice {
     Cuda,
 }
 
-/// The server.
+/// The engine. Keys that say `vLLM` are ignored by the embedded one, and the other way round, so that one file serves
+/// both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InferenceConfig {
-    /// Start and supervise a vLLM server for the time of the run.
+    /// What samples continuations.
+    pub engine: EngineKind,
+    /// vLLM: start and supervise a server for the time of the run.
     pub launch: bool,
-    /// Base URLs of running servers, used when `launch` is false.
+    /// vLLM: base URLs of running servers, used when `launch` is false.
     pub urls: Vec<String>,
-    /// Python that starts the server when `launch` is true, with arguments that go before `-m`. Empty:
+    /// vLLM: Python that starts the server when `launch` is true, with arguments that go before `-m`. Empty:
     /// `.venv/bin/python` in the working folder if it is there, else `python3`.
     pub command: Vec<String>,
-    /// Where the launched server computes.
+    /// vLLM: where the launched server computes.
     pub device: ServerDevice,
-    /// Port of the launched server; 0 picks a free one.
+    /// vLLM: port of the launched server; 0 picks a free one.
     pub port: u16,
-    /// Further flags of the launched server.
+    /// vLLM: further flags of the launched server.
     pub extra_args: Vec<String>,
-    /// Element type of the launched server's weights: `bfloat16`, `float32`, `auto`.
+    /// vLLM: element type of the launched server's weights: `bfloat16`, `float32`, `auto`.
     pub dtype: String,
-    /// Context of the launched server in tokens.
+    /// Both: largest number of prompt and generated tokens together; the context of a launched server.
     pub max_model_tokens: usize,
-    /// Memory of the launched server's KV cache in GiB when it computes on the processor.
+    /// Embedded: largest size in MiB of the keys and values of all sequences and prefixes. Beyond it prefixes that nobody
+    /// reads are dropped, and computed again when they are needed.
+    pub cache_mib: u64,
+    /// vLLM: memory of the launched server's KV cache in GiB when it computes on the processor.
     pub cpu_kv_cache_gib: u32,
-    /// Share of the GPU's memory that the launched server takes when it computes there; the trainer needs the rest.
+    /// vLLM: share of the GPU's memory that the launched server takes when it computes there; the trainer needs the rest.
     pub gpu_memory_frac: f64,
-    /// Logprobs of the launched server.
+    /// vLLM: logprobs of the launched server.
     pub logprobs_mode: LogprobsMode,
-    /// Seconds until a launched server must answer.
+    /// vLLM: seconds until a launched server must answer.
     pub start_timeout_s: u64,
-    /// Sequences in flight over all trees; 0 takes what the servers say they can batch.
+    /// Both: sequences in flight over all trees; 0 takes what the servers say they can batch, and 64 with the embedded
+    /// engine.
     pub max_sequences: usize,
-    /// Seconds until one generation request must have answered.
+    /// vLLM: seconds until one generation request must have answered.
     pub request_timeout_s: u64,
-    /// Seconds for each phase of a reload.
+    /// vLLM: seconds for each phase of a reload.
     pub reload_timeout_s: u64,
-    /// Seconds over which a failed request is tried again, from its first failure.
+    /// vLLM: seconds over which a failed request is tried again, from its first failure.
     pub retry_timeout_s: u64,
 }
 
 impl Default for InferenceConfig {
     fn default() -> Self {
         InferenceConfig {
+            engine: EngineKind::Vllm,
             launch: false,
             urls: Vec::new(),
             command: Vec::new(),
@@ -74,6 +93,7 @@ impl Default for InferenceConfig {
             extra_args: Vec::new(),
             dtype: "auto".into(),
             max_model_tokens: 18_432,
+            cache_mib: 1024,
             cpu_kv_cache_gib: 2,
             gpu_memory_frac: 0.45,
             logprobs_mode: LogprobsMode::Processed,

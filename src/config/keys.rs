@@ -29,6 +29,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("lr", "train.learning_rate"),
     ("lr_warmup_steps", "train.warmup_steps"),
     ("max_model_len", "inference.max_model_tokens"),
+    ("max_num_seqs", "inference.max_sequences"),
     ("max_prompt_length", "prompt.max_tokens"),
     ("max_token_len_per_gpu", "train.micro_batch_tokens"),
     ("overlong_buffer_len", "train.overlong_buffer_tokens"),

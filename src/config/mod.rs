@@ -15,7 +15,7 @@ pub mod validate;
 
 pub use data::{DataConfig, PromptConfig, PromptKind};
 pub use error::{ConfigError, ConfigErrors, Place};
-pub use inference::{InferenceConfig, LogprobsMode, ServerDevice};
+pub use inference::{EngineKind, InferenceConfig, LogprobsMode, ServerDevice};
 pub use parse::parse;
 pub use render::{hash, render};
 pub use run::RunConfig;
@@ -40,7 +40,7 @@ pub struct Config {
     pub prompt: PromptConfig,
     /// Tree search.
     pub search: SearchConfig,
-    /// The server.
+    /// The engine.
     pub inference: InferenceConfig,
     /// The trainer.
     pub train: TrainConfig,

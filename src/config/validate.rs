@@ -1,7 +1,7 @@
 //! Rules that a type cannot say: ranges, and what has to fit together. Every message names every key that takes part.
 
 use super::error::{ConfigError, ConfigErrors};
-use super::{Config, ExportDtype, LogprobsMode};
+use super::{Config, EngineKind, ExportDtype, LogprobsMode};
 
 /// Checks all rules and reports all that are broken. Touches no file.
 ///
@@ -22,6 +22,8 @@ pub fn validate(config: &Config) -> Result<(), ConfigErrors> {
 const LONGEST_TIMEOUT_S: u64 = 10_000_000;
 /// vLLM's limit of `n` in one request.
 const MOST_WIDTH: u32 = 16_384;
+/// 16 TiB: a larger cache of keys and values is a slip of the pen.
+const MOST_CACHE_MIB: u64 = 16 << 20;
 /// More only costs memory, and OpenMP crashes on absurd numbers.
 const MOST_THREADS: u32 = 1024;
 
@@ -88,9 +90,6 @@ fn search(config: &Config, rules: &mut Rules) {
     for message in search.problems() {
         rules.require(false, &["search"], || message);
     }
-    rules.require(search.width <= MOST_WIDTH, &["search.width"], || {
-        format!("`search.width` is {}, must be at most {MOST_WIDTH}, the server's limit for one request", search.width)
-    });
     // A greedy tree is all ties: the search itself allows it, training on it makes no sense.
     rules.require(search.temperature != 0.0, &["search.temperature"], || {
         "`search.temperature` is 0, must be above 0".to_string()
@@ -98,7 +97,44 @@ fn search(config: &Config, rules: &mut Rules) {
 }
 
 fn inference(config: &Config, rules: &mut Rules) {
-    let inference = &config.inference;
+    let (inference, search) = (&config.inference, &config.search);
+    rules.at_least_one(&["inference.max_model_tokens"], inference.max_model_tokens as u64);
+    rules.require(search.top_p >= 1.0 && search.top_k == 0, &["search.top_p", "search.top_k"], || {
+        format!(
+            "`search.top_p` = {} and `search.top_k` = {} cut the distribution that is sampled from, but the trainer scores \
+             the whole one, so the ratio would be biased: use 1 and 0",
+            search.top_p, search.top_k
+        )
+    });
+    match inference.engine {
+        EngineKind::Vllm => servers(config, rules),
+        EngineKind::Embedded => embedded(config, rules),
+    }
+}
+
+fn embedded(config: &Config, rules: &mut Rules) {
+    let (inference, search) = (&config.inference, &config.search);
+    rules.at_least_one(&["inference.cache_mib"], inference.cache_mib);
+    rules.require(inference.cache_mib <= MOST_CACHE_MIB, &["inference.cache_mib"], || {
+        format!("`inference.cache_mib` is {}, must be at most {MOST_CACHE_MIB} (16 TiB)", inference.cache_mib)
+    });
+    rules.require(
+        inference.max_sequences == 0 || inference.max_sequences >= search.width as usize,
+        &["inference.max_sequences", "search.width"],
+        || {
+            format!(
+                "`inference.max_sequences` is {}, fewer than the `search.width` = {} continuations of one expansion",
+                inference.max_sequences, search.width
+            )
+        },
+    );
+}
+
+fn servers(config: &Config, rules: &mut Rules) {
+    let (inference, search) = (&config.inference, &config.search);
+    rules.require(search.width <= MOST_WIDTH, &["search.width"], || {
+        format!("`search.width` is {}, must be at most {MOST_WIDTH}, the server's limit for one request", search.width)
+    });
     let urls = &inference.urls;
     rules.require(inference.launch || !urls.is_empty(), &["inference.launch", "inference.urls"], || {
         "`inference.launch` is false and `inference.urls` is empty: there is no server".to_string()
@@ -118,7 +154,6 @@ fn inference(config: &Config, rules: &mut Rules) {
     rules.require(inference.command.iter().all(|part| !part.is_empty()), &["inference.command"], || {
         "`inference.command` has an empty part".to_string()
     });
-    rules.at_least_one(&["inference.max_model_tokens"], inference.max_model_tokens as u64);
     rules.at_least_one(&["inference.start_timeout_s"], inference.start_timeout_s);
     rules.at_least_one(&["inference.request_timeout_s"], inference.request_timeout_s);
     rules.at_least_one(&["inference.reload_timeout_s"], inference.reload_timeout_s);
@@ -134,14 +169,6 @@ fn inference(config: &Config, rules: &mut Rules) {
     }
     let share = inference.gpu_memory_frac;
     rules.number(&["inference.gpu_memory_frac"], share, share > 0.0 && share <= 1.0, "above 0 and at most 1");
-    let search = &config.search;
-    rules.require(search.top_p >= 1.0 && search.top_k == 0, &["search.top_p", "search.top_k"], || {
-        format!(
-            "`search.top_p` = {} and `search.top_k` = {} cut the distribution that is sampled from, but the trainer scores \
-             the whole one, so the ratio would be biased: use 1 and 0",
-            search.top_p, search.top_k
-        )
-    });
     rules.require(
         !inference.launch || inference.logprobs_mode == LogprobsMode::Processed || search.temperature == 1.0,
         &["inference.logprobs_mode", "search.temperature"],
