@@ -69,6 +69,7 @@
 //! run/mod.rs               start, steps, end: the wiring point
 //! run/step.rs              one training step, in order
 //! run/explore.rs           one tree: next, generate, verify, supply
+//! run/engine.rs            trainer and engine of a run; the embedded engine
 //! run/publish.rs           new weights: export, record, reload, canary, confirm
 //! run/record.rs            domain values to rows
 //! run/{event,error,lock,shutdown}.rs   what is seen of a run, why it ends, one process per folder, orderly stop
@@ -102,6 +103,10 @@
 //! trainer/learner.rs       one training step
 //! trainer/model/{mod,config,load,init,attention,mlp,rope}.rs   Llama, Qwen2, Qwen3
 //! trainer/{logprob,loss,optim,params}.rs   chunked projection, clipped objective, AdamW, fp32 masters
+//! trainer/generate/mod.rs  the sampler: continuous batching
+//! trainer/generate/{group,draw}.rs     a request and its siblings, a token from a row
+//! trainer/generate/{block,cache}.rs    keys and values, and the prefix tree that shares them
+//! trainer/generate/{forward,attention}.rs  rows of many texts through the decoder
 //! trainer/{export,checkpoint,tensor_file}.rs   files, visible only when complete
 //! trainer/{device,error,report}.rs     where to compute, what can go wrong, what a step says of itself
 //!

@@ -7,6 +7,8 @@ use orchestrator::cli::{Cli, Printer};
 use orchestrator::error::FailureClass;
 
 fn main() -> ExitCode {
+    // SAFETY: nothing has been started yet.
+    unsafe { orchestrator::trainer::reproducible() };
     let printer = Printer::new();
     let cli = Cli::parse();
     // The panic's own message is already on stderr; what is left to say is whose fault it is.

@@ -136,6 +136,17 @@ pub enum EngineError {
         /// What to change.
         hint: String,
     },
+    /// The engine in this process.
+    #[error("the embedded engine failed")]
+    Embedded {
+        /// Whose fault it is.
+        class: FailureClass,
+        /// What to do.
+        hint: Option<String>,
+        /// What failed.
+        #[source]
+        source: Cause,
+    },
     /// No server is configured.
     #[error("no server to generate with: `inference.launch` is false and `inference.urls` is empty")]
     NoServer,
@@ -209,6 +220,7 @@ impl Hint for EngineError {
         match self {
             EngineError::Refused { .. } | EngineError::Biased { .. } | EngineError::NoServer => FailureClass::User,
             EngineError::Bug { .. } => FailureClass::Bug,
+            EngineError::Embedded { class, .. } => *class,
             _ => FailureClass::Environment,
         }
     }
@@ -216,6 +228,7 @@ impl Hint for EngineError {
     fn hint(&self) -> Option<String> {
         match self {
             EngineError::Unreachable { url, .. } => Some(format!("check that a vLLM server runs at `{url}`")),
+            EngineError::Embedded { hint, .. } => hint.clone(),
             EngineError::Unsupported { hint, .. } | EngineError::Biased { hint, .. } => Some(hint.clone()),
             EngineError::NoServer => {
                 Some("set `inference.launch = true`, or name running servers in `inference.urls`".into())

@@ -42,6 +42,17 @@ pub trait Engine: Send + Sync {
     /// a server that is shared, or restarted it.
     fn confirm_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, ()>;
 
+    /// The tree of `affinity` is finished: what is cached for it alone may go.
+    fn release(&self, affinity: u64) -> EngineFuture<'_, ()> {
+        let _ = affinity;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Counts of the engine's own since the last call, by metric name; servers keep theirs to themselves.
+    fn take_counts(&self) -> EngineFuture<'_, Vec<(&'static str, f64)>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// What the engine can do, as found at start.
     fn capabilities(&self) -> &Capabilities;
 }
@@ -57,6 +68,8 @@ pub struct Capabilities {
     pub vocab_tokens: usize,
     /// Largest number of sequences that are worth having in flight.
     pub max_sequences: usize,
+    /// The same request has the same answer to the bit under the same weights, whatever else is in flight.
+    pub is_reproducible: bool,
 }
 
 /// How a load of weights went.

@@ -58,8 +58,8 @@ pub enum RunError {
     /// The search refused what it was given, a broken invariant.
     #[error("the search of a tree failed")]
     Search(#[source] crate::search::SearchError),
-    /// The server.
-    #[error("the server failed")]
+    /// The engine.
+    #[error("the engine failed")]
     Engine(#[source] EngineError),
     /// The server cannot hold a whole answer.
     #[error(

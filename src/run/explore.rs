@@ -72,6 +72,18 @@ impl Explorer {
     /// # Cancel safety
     /// Dropping the future cancels the request in flight and forgets the tree.
     pub async fn explore(&self, task: Task) -> Result<Explored, RunError> {
+        let affinity = self.affinity(&task);
+        let explored = self.grow(task).await?;
+        self.engine.release(affinity).await?;
+        Ok(explored)
+    }
+
+    /// Names the tree to the engine.
+    fn affinity(&self, task: &Task) -> u64 {
+        rng::seed(self.seed, Purpose::Search, &[task.step.0 as u64, u64::from(task.slot)])
+    }
+
+    async fn grow(&self, task: Task) -> Result<Explored, RunError> {
         let started = Instant::now();
         let seed = rng::seed(self.seed, Purpose::Sampling, &[task.step.0 as u64, u64::from(task.slot)]);
         let mut tree = Tree::new(&self.search, self.special.clone())?;
@@ -115,7 +127,7 @@ impl Explorer {
         tokens.extend_from_slice(path);
         let ids = [task.step.0 as u64, u64::from(task.slot), expansion];
         GenerateRequest {
-            affinity: rng::seed(self.seed, Purpose::Search, &ids[..2]),
+            affinity: self.affinity(task),
             tokens,
             n,
             max_tokens: self.search.step_tokens,

@@ -5,6 +5,7 @@
 //! takes its time), then version 0 is published like every later version. So the way that a reload goes is proven
 //! before the first token is searched, and a server that was handed over by URL holds what the database says.
 
+pub mod engine;
 mod error;
 mod event;
 mod explore;
@@ -21,19 +22,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, EngineKind};
 use crate::data::{ModelTokenizer, Problem, ProblemOrder, Prompter, load_problems};
 use crate::inference::Engine;
-use crate::inference::vllm::{VllmEngine, VllmSetup};
 use crate::search::SpecialTokens;
 use crate::store::{RunEnd, RunStatus, Store};
-use crate::trainer::{Trainer, TrainerSpec, Use};
-use crate::types::{ProblemId, Prompt, RunId, Sampling, StepId, TokenId, WeightVersion};
+use crate::trainer::Trainer;
+use crate::types::{ProblemId, Prompt, RunId, StepId, TokenId, WeightVersion};
 use crate::verify::Verifier;
 
 pub use error::RunError;
 pub use event::{Event, Observer, StepSummary};
 
+use engine::Parts;
 use explore::{Explorer, Task};
 use lock::FolderLock;
 use publish::{PublishSettings, Publisher};
@@ -182,19 +183,18 @@ async fn train(
             config.prompt.max_tokens
         )));
     }
-    observer(Event::Starting(if config.inference.launch {
-        "loading the model and starting the server".into()
-    } else {
-        "loading the model and greeting the servers".into()
+    observer(Event::Starting(match (config.inference.engine, config.inference.launch) {
+        (EngineKind::Embedded, _) => "loading the model".into(),
+        (EngineKind::Vllm, true) => "loading the model and starting the server".into(),
+        (EngineKind::Vllm, false) => "loading the model and greeting the servers".into(),
     }));
-    let parts = start_parts(config, run, &run_dir);
-    let (trainer, engine) = match until(cancel.cancelled(), parts).await {
+    let parts = match until(cancel.cancelled(), Parts::start(config, &problems.tokenizer, run, &run_dir)).await {
         Interruptible::Finished(parts) => parts?,
         Interruptible::Interrupted => return Ok(Ended::Interrupted),
     };
     let loading = Arc::new(Mutex::new(()));
     let work = Work { config, problems, rows: &rows, store, run, run_dir: &run_dir, observer, loading: &loading };
-    let steps = work.steps(trainer.clone(), engine.clone(), started, reached);
+    let steps = work.steps(parts.trainer.clone(), parts.engine.clone(), started, reached);
     let called_off = async {
         cancel.cancelled().await;
         loading.lock().await
@@ -203,32 +203,8 @@ async fn train(
         Interruptible::Finished(result) => result.map(|()| Ended::AllSteps),
         Interruptible::Interrupted => Ok(Ended::Interrupted),
     };
-    engine.stop().await;
+    parts.stop().await;
     result
-}
-
-/// Trainer and server side by side: both read the same model.
-async fn start_parts(config: &Config, run: RunId, run_dir: &Path) -> Result<(Arc<Trainer>, Arc<VllmEngine>), RunError> {
-    let spec = TrainerSpec {
-        config: config.train.clone(),
-        model_dir: config.run.model.clone(),
-        temperature: config.search.temperature,
-        response_budget_tokens: config.search.max_depth * config.search.step_tokens,
-        generator: None,
-        purpose: Use::Training,
-    };
-    let salt = format!("{}-{run}", config.run.name);
-    let setup = VllmSetup {
-        config: &config.inference,
-        sampling: sampling(config),
-        model: &config.run.model,
-        run_dir,
-        salt: &salt,
-    };
-    let trainer = async { Trainer::spawn(spec).await.map_err(RunError::from) };
-    let engine = async { VllmEngine::start(setup).await.map_err(RunError::from) };
-    let (trainer, engine) = tokio::try_join!(trainer, engine)?;
-    Ok((Arc::new(trainer), Arc::new(engine)))
 }
 
 /// What the steps of a run borrow.
@@ -248,7 +224,7 @@ impl Work<'_> {
     async fn steps(
         &self,
         trainer: Arc<Trainer>,
-        engine: Arc<VllmEngine>,
+        engine: Arc<dyn Engine>,
         started: Instant,
         reached: &mut Reached,
     ) -> Result<(), RunError> {
@@ -306,7 +282,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn explorer(&self, engine: Arc<VllmEngine>) -> Explorer {
+    fn explorer(&self, engine: Arc<dyn Engine>) -> Explorer {
         let tokenizer = self.problems.tokenizer.clone();
         Explorer {
             engine,
@@ -347,10 +323,6 @@ impl Work<'_> {
         }
         Ok(())
     }
-}
-
-fn sampling(config: &Config) -> Sampling {
-    Sampling { temperature: config.search.temperature, top_p: config.search.top_p, top_k: config.search.top_k }
 }
 
 fn create_dir(dir: &Path) -> Result<(), RunError> {

@@ -1,13 +1,13 @@
 //! One training step, in order: problems, trees, update, publication, record.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::task::JoinSet;
 
 use crate::search::{StopReason, harvest};
-use crate::store::Store;
+use crate::store::{Metric, Store};
 use crate::trainer::Trainer;
 use crate::types::{ProblemId, RunId, StepId, TokenId, TrajectoryGroup, Verdict};
 
@@ -133,7 +133,9 @@ impl Stepper {
             is_diverged: report.updates_done() == 0 && report.updates_skipped() > 0,
             weight_version: publisher.current(),
         };
-        let (end, metrics) = record::step_end(&summary, &report, published.as_ref());
+        let (end, mut metrics) = record::step_end(&summary, &report, published.as_ref());
+        let counts = self.explorer.engine.take_counts().await?;
+        metrics.extend(counts.into_iter().map(|(name, value)| Metric { name: name.to_owned(), value }));
         self.store.finish_step(self.run, step, end, metrics).await?;
         log(&summary);
         (self.observer)(Event::StepFinished(Box::new(summary.clone())));
@@ -151,9 +153,19 @@ impl Stepper {
             });
         }
         let mut found = Found::default();
+        // A reproducible engine deserves a reproducible database: rows in the order of the slots. Otherwise a tree is
+        // stored the moment it is finished.
+        let in_order = self.explorer.engine.capabilities().is_reproducible;
+        let mut held: BTreeMap<u32, (Posed, Explored)> = BTreeMap::new();
+        let mut next = 0;
         while let Some(finished) = trees.join_next().await {
             let (posed, explored) = finished.map_err(RunError::Task)??;
-            self.keep(step, posed, explored, &mut found).await?;
+            held.insert(posed.task.slot, (posed, explored));
+            while let Some(entry) = held.first_entry().filter(|entry| !in_order || *entry.key() == next) {
+                let (posed, explored) = entry.remove();
+                next += 1;
+                self.keep(step, posed, explored, &mut found).await?;
+            }
         }
         // Trees finish in any order; the update must not depend on it.
         found.groups.sort_by_key(|(slot, _)| *slot);

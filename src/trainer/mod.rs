@@ -41,13 +41,27 @@ pub use params::Use;
 pub use report::{Mismatch, PhaseTimes, SkipReason, StepReport, UpdateReport};
 
 use crate::types::{Continuation, GenerateRequest, TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
-use thread::{Command, Reply};
+use thread::{Command, Facts, Reply};
+
+/// Asks MKL for matrix products that give a row the same bits in every batch and with every number of threads; it costs
+/// nothing that could be measured. A choice of the user's own is kept. For the very start of a program.
+///
+/// # Safety
+/// No other thread may run: the environment is changed.
+pub unsafe fn reproducible() {
+    const VARIABLE: &str = "MKL_CBWR";
+    if std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: the caller promises that no other thread runs.
+        unsafe { std::env::set_var(VARIABLE, "AUTO,STRICT") };
+    }
+}
 
 /// Handle of the trainer thread. Dropping it stops the thread between two micro-batches and waits for it.
 pub struct Trainer {
     commands: Option<mpsc::Sender<Command>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    facts: Facts,
 }
 
 impl Trainer {
@@ -60,7 +74,22 @@ impl Trainer {
     /// Dropping the future ends the thread once the model is loaded.
     pub async fn spawn(spec: TrainerSpec) -> Result<Trainer, TrainerError> {
         let started = thread::start(spec).await?;
-        Ok(Trainer { commands: Some(started.commands), stop: started.stop, thread: Some(started.thread) })
+        Ok(Trainer {
+            commands: Some(started.commands),
+            stop: started.stop,
+            thread: Some(started.thread),
+            facts: started.facts,
+        })
+    }
+
+    /// V, the size of the vocabulary.
+    pub fn vocab_tokens(&self) -> usize {
+        self.facts.vocab_tokens
+    }
+
+    /// Whether libtorch computes on the processor.
+    pub fn is_on_processor(&self) -> bool {
+        self.facts.is_on_processor
     }
 
     /// One training step: advantages, old logprobs, one optimizer step per `minibatch_problems` groups with signal.
@@ -139,7 +168,9 @@ impl Trainer {
     /// # Cancel safety
     /// The word may have been passed on.
     pub async fn release(&self, affinity: u64) -> Result<(), TrainerError> {
-        self.ask(|reply| Command::Release(affinity, reply)).await
+        // Nobody needs to wait until it has happened.
+        let commands = self.commands.as_ref().ok_or(TrainerError::Stopped)?;
+        commands.send(Command::Release(affinity)).await.map_err(|_| TrainerError::Stopped)
     }
 
     /// What generation has done since the last call.

@@ -40,7 +40,7 @@ pub enum Command {
     /// The version that generation samples from.
     GeneratingVersion(Reply<Option<WeightVersion>>),
     /// A tree is finished.
-    Release(u64, Reply<()>),
+    Release(u64),
     /// What generation has done.
     GeneratorReport(Reply<GeneratorReport>),
     /// Resume state to disk.
@@ -63,6 +63,17 @@ pub struct Started {
     pub stop: Arc<AtomicBool>,
     /// The thread.
     pub thread: JoinHandle<()>,
+    /// What was loaded.
+    pub facts: Facts,
+}
+
+/// What others may know of a loaded model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// V.
+    pub vocab_tokens: usize,
+    /// Whether it computes on the processor.
+    pub is_on_processor: bool,
 }
 
 /// Starts the thread and waits until the model is loaded.
@@ -78,11 +89,11 @@ pub async fn start(spec: TrainerSpec) -> Result<Started, TrainerError> {
         .name("trainer".into())
         .spawn(move || body(spec, loaded, queue))
         .map_err(|source| TrainerError::Read { path: model_dir, source })?;
-    let stop = ready.await.unwrap_or(Err(TrainerError::Stopped))?;
-    Ok(Started { commands, stop, thread })
+    let (stop, facts) = ready.await.unwrap_or(Err(TrainerError::Stopped))?;
+    Ok(Started { commands, stop, thread, facts })
 }
 
-fn body(spec: TrainerSpec, loaded: Reply<Arc<AtomicBool>>, mut queue: mpsc::Receiver<Command>) {
+fn body(spec: TrainerSpec, loaded: Reply<(Arc<AtomicBool>, Facts)>, mut queue: mpsc::Receiver<Command>) {
     let mut learner = match guarded("loading the model", || Learner::load(spec)) {
         Ok(learner) => learner,
         Err(error) => {
@@ -91,7 +102,11 @@ fn body(spec: TrainerSpec, loaded: Reply<Arc<AtomicBool>>, mut queue: mpsc::Rece
         }
     };
     // A caller that has gone away is no reason to stop: the channel closes when the handle does.
-    let _ = loaded.send(Ok(learner.stop_flag()));
+    let facts = Facts {
+        vocab_tokens: usize::try_from(learner.model.vocab_size).unwrap_or_default(),
+        is_on_processor: learner.policy().decoder.device() == tch::Device::Cpu,
+    };
+    let _ = loaded.send(Ok((learner.stop_flag(), facts)));
     let mut generator = learner.generator();
     let mut turns = Turns::default();
     // Commands first, in the order they came; between two of them, while there is something to generate, one step of
@@ -200,7 +215,12 @@ fn obey(command: Command, learner: &mut Learner, generator: &mut Option<Generato
             answer(reply, with(generator, |generator| generator.name_weights(version)))
         }
         Command::GeneratingVersion(reply) => answer(reply, with(generator, |generator| generator.version())),
-        Command::Release(affinity, reply) => answer(reply, with(generator, |generator| generator.release(affinity))),
+        Command::Release(affinity) => {
+            if let Some(generator) = generator {
+                generator.release(affinity);
+            }
+            true
+        }
         Command::GeneratorReport(reply) => answer(reply, with(generator, Generator::take_report)),
         Command::Export(dir, version, reply) => {
             let spec = learner.spec().clone();

@@ -398,6 +398,8 @@ fn combine(found: &[Greeting]) -> Result<Capabilities, EngineError> {
         max_model_tokens: found.iter().map(|greeting| greeting.max_model_tokens).min().unwrap_or_default(),
         vocab_tokens: first.worker.vocab_size,
         max_sequences: 0,
+        // The batch decides how its matrix products round.
+        is_reproducible: false,
         // Any server of which this is not true was refused.
     })
 }

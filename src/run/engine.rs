@@ -1,0 +1,193 @@
+//! The trainer and the engine of a run, and the engine that is the trainer itself.
+//!
+//! Tier 1's siblings do not know each other: the trait is in `inference`, the sampler in `trainer`, and this file joins
+//! them. The embedded engine holds a handle of the trainer's thread, no tensor; what it samples from are the trainer's
+//! own weights, so loading a version means to give them its name.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{ComputeDtype, Config, EngineKind};
+use crate::data::ModelTokenizer;
+use crate::inference::vllm::{VllmEngine, VllmSetup};
+use crate::inference::{Capabilities, Engine, EngineError, EngineFuture, HeldWeights, LoadReport, ReloadPhase};
+use crate::trainer::{GeneratorSpec, Trainer, TrainerError, TrainerSpec, Use};
+use crate::types::{Continuation, GenerateRequest, RunId, Sampling, TokenId, WeightManifest};
+
+use super::RunError;
+
+/// Sequences in flight where the configuration names no number: beyond it a step of decoding on a processor takes about
+/// as much longer as it brings.
+pub const EMBEDDED_SEQUENCES: usize = 64;
+
+/// Trainer and engine of a run.
+pub struct Parts {
+    /// Updates the policy.
+    pub trainer: Arc<Trainer>,
+    /// Samples from it.
+    pub engine: Arc<dyn Engine>,
+    /// The engine again where it is servers: one that we launched has to be stopped.
+    servers: Option<Arc<VllmEngine>>,
+}
+
+impl Parts {
+    /// Starts both as `config` says; a server loads while the trainer does.
+    ///
+    /// # Errors
+    /// The first part that did not start.
+    pub async fn start(
+        config: &Config,
+        tokenizer: &Arc<ModelTokenizer>,
+        run: RunId,
+        run_dir: &Path,
+    ) -> Result<Parts, RunError> {
+        match config.inference.engine {
+            EngineKind::Vllm => {
+                let trainer = async { Trainer::spawn(trainer_spec(config, None)).await.map_err(RunError::from) };
+                let salt = format!("{}-{run}", config.run.name);
+                let setup = VllmSetup {
+                    config: &config.inference,
+                    sampling: sampling(config),
+                    model: &config.run.model,
+                    run_dir,
+                    salt: &salt,
+                };
+                let servers = async { VllmEngine::start(setup).await.map_err(RunError::from) };
+                let (trainer, servers) = tokio::try_join!(trainer, servers)?;
+                let servers = Arc::new(servers);
+                Ok(Parts { trainer: Arc::new(trainer), engine: servers.clone(), servers: Some(servers) })
+            }
+            EngineKind::Embedded => {
+                let generator = generator_spec(config, tokenizer);
+                let trainer = Arc::new(Trainer::spawn(trainer_spec(config, Some(generator.clone()))).await?);
+                let engine = EmbeddedEngine::new(trainer.clone(), config, &generator);
+                Ok(Parts { trainer, engine: Arc::new(engine), servers: None })
+            }
+        }
+    }
+
+    /// Ends a server that was launched for the run.
+    pub async fn stop(&self) {
+        if let Some(servers) = &self.servers {
+            servers.stop().await;
+        }
+    }
+}
+
+fn trainer_spec(config: &Config, generator: Option<GeneratorSpec>) -> TrainerSpec {
+    TrainerSpec {
+        config: config.train.clone(),
+        model_dir: config.run.model.clone(),
+        temperature: config.search.temperature,
+        response_budget_tokens: config.search.max_depth * config.search.step_tokens,
+        generator,
+        purpose: Use::Training,
+    }
+}
+
+fn generator_spec(config: &Config, tokenizer: &Arc<ModelTokenizer>) -> GeneratorSpec {
+    let inference = &config.inference;
+    let tokenizer = tokenizer.clone();
+    GeneratorSpec {
+        max_sequences: if inference.max_sequences == 0 { EMBEDDED_SEQUENCES } else { inference.max_sequences },
+        cache_bytes: inference.cache_mib << 20,
+        max_model_tokens: inference.max_model_tokens,
+        end_of_text: tokenizer.end_of_text().to_vec(),
+        // A text that cannot be decoded has no stop string; the verifier meets the same failure and records it.
+        decode: Arc::new(move |tokens| tokenizer.decode(tokens).unwrap_or_default()),
+    }
+}
+
+/// How the run samples.
+pub fn sampling(config: &Config) -> Sampling {
+    Sampling { temperature: config.search.temperature, top_p: config.search.top_p, top_k: config.search.top_k }
+}
+
+/// The engine in this process: the trainer's thread, between its other work.
+pub struct EmbeddedEngine {
+    trainer: Arc<Trainer>,
+    capabilities: Capabilities,
+}
+
+impl EmbeddedEngine {
+    /// The engine over `trainer`, which was started with `generator`.
+    pub fn new(trainer: Arc<Trainer>, config: &Config, generator: &GeneratorSpec) -> EmbeddedEngine {
+        let capabilities = Capabilities {
+            engine: format!("embedded {}", env!("CARGO_PKG_VERSION")),
+            max_model_tokens: generator.max_model_tokens,
+            vocab_tokens: trainer.vocab_tokens(),
+            max_sequences: generator.max_sequences,
+            // Other devices and element types have matrix products whose rows depend on the batch.
+            is_reproducible: trainer.is_on_processor() && config.train.dtype == ComputeDtype::Float32,
+        };
+        EmbeddedEngine { trainer, capabilities }
+    }
+}
+
+impl Engine for EmbeddedEngine {
+    fn generate(&self, request: GenerateRequest) -> EngineFuture<'_, Vec<Continuation>> {
+        Box::pin(async move { self.trainer.generate(request).await.map_err(failed) })
+    }
+
+    fn score<'a>(&'a self, tokens: &'a [TokenId]) -> EngineFuture<'a, Vec<Vec<f32>>> {
+        Box::pin(async move { Ok(vec![self.trainer.score_generated(tokens.to_vec()).await.map_err(failed)?]) })
+    }
+
+    fn load_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, LoadReport> {
+        Box::pin(async move {
+            let start = Instant::now();
+            self.trainer.name_weights(manifest.version).await.map_err(failed)?;
+            let elapsed = start.elapsed();
+            // Nothing to compare: what the manifest was made from is what is sampled from.
+            let held = HeldWeights {
+                bitwise_tensors: manifest.tensors.len() as u64,
+                bitwise_bytes: manifest.bytes,
+                ..HeldWeights::default()
+            };
+            let phases = vec![(ReloadPhase::Load, elapsed), (ReloadPhase::ResetCache, Duration::ZERO)];
+            Ok(LoadReport { version: manifest.version, elapsed, phases, held })
+        })
+    }
+
+    fn confirm_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, ()> {
+        Box::pin(async move {
+            let version = self.trainer.generating_version().await.map_err(failed)?;
+            if version == Some(manifest.version) {
+                return Ok(());
+            }
+            Err(EngineError::WeightsDiffer {
+                what: "weight version".to_owned(),
+                expected: manifest.version.to_string(),
+                found: version.map_or_else(|| "none".to_owned(), |version| version.to_string()),
+            })
+        })
+    }
+
+    fn release(&self, affinity: u64) -> EngineFuture<'_, ()> {
+        Box::pin(async move { self.trainer.release(affinity).await.map_err(failed) })
+    }
+
+    fn take_counts(&self) -> EngineFuture<'_, Vec<(&'static str, f64)>> {
+        Box::pin(async move {
+            let report = self.trainer.take_generator_report().await.map_err(failed)?;
+            Ok(vec![
+                ("engine_decoding_steps", report.ticks as f64),
+                ("engine_sampled_tokens", report.sampled_tokens as f64),
+                ("engine_prefill_tokens", report.prefill_tokens as f64),
+                ("engine_reused_tokens", report.reused_tokens as f64),
+                ("engine_evictions", report.evictions as f64),
+                ("engine_cache_peak_bytes", report.peak_bytes as f64),
+            ])
+        })
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+}
+
+fn failed(source: TrainerError) -> EngineError {
+    use crate::error::Hint;
+    EngineError::Embedded { class: source.class(), hint: source.hint(), source: Box::new(source) }
+}
