@@ -101,6 +101,7 @@
 //! trainer/pack.rs          trees to packed batches
 //! trainer/learner.rs       one training step
 //! trainer/model/{mod,config,load,init,attention,mlp,rope}.rs   Llama, Qwen2, Qwen3
+//! trainer/generate/{mod,attention,block,kernel,isa}.rs   the embedded sampler: its attention on the CPU
 //! trainer/{logprob,loss,optim,params}.rs   chunked projection, clipped objective, AdamW, fp32 masters
 //! trainer/{export,checkpoint,tensor_file}.rs   files, visible only when complete
 //! trainer/{device,error,report}.rs     where to compute, what can go wrong, what a step says of itself

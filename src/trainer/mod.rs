@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod device;
 pub mod error;
 pub mod export;
+pub mod generate;
 pub mod learner;
 pub mod logprob;
 pub mod loss;
