@@ -11,7 +11,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention::{Attention, Piece, Row};
+use super::attention::{Attention, AttentionError, HeadShape, Piece, Row};
 use super::block::{Block, KvShape, Span};
 use crate::trainer::model::rope::RopeTables;
 use crate::trainer::model::{Decoder, ModelConfig};
@@ -45,6 +45,14 @@ pub struct Lane<'a> {
     pub wants: Wants,
 }
 
+impl Lane<'_> {
+    /// All that its rows may see at one layer; how much of it they do is up to each row.
+    fn pieces(&self, layer: usize) -> Vec<Piece<'_>> {
+        let own = self.own.iter().map(|block| block.piece(layer, 0, block.len() + block.room()));
+        self.seen.iter().map(|span| span.piece(layer)).chain(own).collect()
+    }
+}
+
 /// Rows of a lane whose hidden states are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
@@ -67,17 +75,26 @@ pub struct Forward {
 
 impl Forward {
     /// For texts of at most `max_tokens`.
-    pub fn new(model: &ModelConfig, decoder: &Decoder, max_tokens: usize, threads: usize) -> Forward {
+    ///
+    /// # Errors
+    /// No threads for attention.
+    pub fn new(
+        model: &ModelConfig,
+        decoder: &Decoder,
+        max_tokens: usize,
+        threads: usize,
+    ) -> Result<Forward, AttentionError> {
         let size = |value: i64| usize::try_from(value).unwrap_or_default();
         let kv = KvShape { layers: size(model.layers), kv_heads: size(model.kv_heads), head_dim: size(model.head_dim) };
+        let shape = HeadShape { heads: size(model.heads), kv_heads: kv.kv_heads, head_dim: kv.head_dim };
         let positions: Vec<u32> = (0..u32::try_from(max_tokens).unwrap_or(u32::MAX)).collect();
-        Forward {
+        Ok(Forward {
             kv,
-            heads: size(model.heads),
+            heads: shape.heads,
             intermediate: model.intermediate_size,
-            attention: Attention::new(size(model.heads), kv.kv_heads, kv.head_dim, threads),
+            attention: Attention::new(shape, threads)?,
             rope: decoder.rope(&positions),
-        }
+        })
     }
 
     /// Shape of keys and values.
@@ -87,7 +104,10 @@ impl Forward {
 
     /// Runs all lanes, writes their keys and values, and returns the hidden states before the vocabulary projection of
     /// the wanted rows [R, hidden], in order. `None` if none is wanted.
-    pub fn run(&self, policy: Policy<'_>, lanes: &mut [Lane<'_>]) -> Option<Tensor> {
+    ///
+    /// # Errors
+    /// Lanes whose blocks do not fit their tokens, a broken invariant; what they hold is in doubt then.
+    pub fn run(&mut self, policy: Policy<'_>, lanes: &mut [Lane<'_>]) -> Result<Option<Tensor>, AttentionError> {
         let decoder = policy.decoder;
         let mut tokens: Vec<TokenId> = Vec::new();
         let mut positions: Vec<u32> = Vec::new();
@@ -106,6 +126,7 @@ impl Forward {
         tokens.resize(rows.max(MIN_ROWS), 0);
         positions.resize(rows.max(MIN_ROWS), 0);
 
+        let (mut attention, intermediate) = (Ok(()), self.intermediate);
         let hidden = tch::no_grad(|| {
             let rope = self.rope.select(&decoder.index(&positions));
             let mut x = decoder.embed(&decoder.index(&tokens));
@@ -113,16 +134,21 @@ impl Forward {
                 x = block.forward_with(
                     &x,
                     &rope,
-                    |projected| self.attend(layer, projected, lanes),
-                    |gate| self.silu(gate),
+                    |projected| {
+                        let (mixed, outcome) = self.attend(layer, projected, lanes);
+                        attention = std::mem::replace(&mut attention, Ok(())).and(outcome);
+                        mixed
+                    },
+                    |gate| silu(gate, intermediate),
                 );
             }
             (!wanted.is_empty()).then(|| decoder.finish(&x.index_select(0, &decoder.index(&wanted))))
         });
+        attention?;
         for lane in lanes {
             grow(lane.own, lane.tokens.len());
         }
-        hidden
+        Ok(hidden)
     }
 
     /// Logits of hidden states [R, hidden], [R, V] in fp32.
@@ -137,7 +163,12 @@ impl Forward {
 
     /// Writes the rows' keys and values and mixes what they see: queries [heads, T, head_dim], keys and values
     /// [kv_heads, T, head_dim] to [T, heads, head_dim].
-    fn attend(&self, layer: usize, [q, k, v]: [Tensor; 3], lanes: &mut [Lane<'_>]) -> Tensor {
+    fn attend(
+        &mut self,
+        layer: usize,
+        [q, k, v]: [Tensor; 3],
+        lanes: &mut [Lane<'_>],
+    ) -> (Tensor, Result<(), AttentionError>) {
         let (device, kind) = (q.device(), q.kind());
         let [queries, keys, values] = [q, k, v].map(|x| to_host(&x.transpose(0, 1)));
         let query_width = self.heads * self.kv.head_dim;
@@ -151,49 +182,34 @@ impl Forward {
                 row += 1;
             }
         }
-        let mut pieces: Vec<Piece<'_>> = Vec::new();
-        let mut ranges = Vec::with_capacity(row);
-        for lane in lanes.iter() {
-            for offset in 0..lane.tokens.len() {
-                let start = pieces.len();
-                pieces.extend(lane.seen.iter().map(|span| span.piece(layer)));
-                let mut left = lane.own.iter().map(Block::len).sum::<usize>() + offset + 1;
-                for block in lane.own.iter() {
-                    let len = left.min(block.len() + block.room());
-                    if len > 0 {
-                        pieces.push(block.piece(layer, 0, len));
-                    }
-                    left -= len;
-                }
-                ranges.push(start..pieces.len());
-            }
-        }
-        let rows: Vec<Row<'_>> = ranges
-            .into_iter()
+        let pieces: Vec<Vec<Piece<'_>>> = lanes.iter().map(|lane| lane.pieces(layer)).collect();
+        let seen = lanes
+            .iter()
+            .zip(&pieces)
+            .flat_map(|(lane, pieces)| (0..lane.tokens.len()).map(move |offset| (pieces, lane.position + offset + 1)));
+        let rows: Vec<Row<'_>> = seen
             .zip(queries.chunks_exact(query_width))
-            .map(|(range, query)| Row { query, pieces: &pieces[range] })
+            .map(|((pieces, seen), query)| Row { query, pieces, seen })
             .collect();
         // Rows that only fill up the matrix products see nothing and stay 0.
         let mut mixed = vec![0f32; queries.len()];
-        self.attention.attend(&rows, &mut mixed[..rows.len() * query_width]);
-        Tensor::from_slice(&mixed)
-            .view([-1, self.heads as i64, self.kv.head_dim as i64])
-            .to_device(device)
-            .to_kind(kind)
+        let outcome = self.attention.attend(&rows, &mut mixed[..rows.len() * query_width]);
+        let shape = [-1, self.heads as i64, self.kv.head_dim as i64];
+        (Tensor::from_slice(&mixed).view(shape).to_device(device).to_kind(kind), outcome)
     }
+}
 
-    /// The activation [T, intermediate], in place.
-    fn silu(&self, gate: &Tensor) -> Tensor {
-        if gate.device() != Device::Cpu {
-            return gate.silu();
-        }
-        let rows = gate.size()[0];
-        let tile = ((SERIAL_ELEMENTS - 1) / self.intermediate).max(1);
-        for start in (0..rows).step_by(usize::try_from(tile).unwrap_or(1)) {
-            let _ = gate.narrow(0, start, tile.min(rows - start)).silu_();
-        }
-        gate.shallow_clone()
+/// The activation [T, intermediate], in place.
+fn silu(gate: &Tensor, intermediate: i64) -> Tensor {
+    if gate.device() != Device::Cpu {
+        return gate.silu();
     }
+    let rows = gate.size()[0];
+    let tile = ((SERIAL_ELEMENTS - 1) / intermediate).max(1);
+    for start in (0..rows).step_by(usize::try_from(tile).unwrap_or(1)) {
+        let _ = gate.narrow(0, start, tile.min(rows - start)).silu_();
+    }
+    gate.shallow_clone()
 }
 
 /// Writes one token's keys and values behind what the blocks hold.

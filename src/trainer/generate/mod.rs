@@ -96,9 +96,17 @@ pub struct Generator {
 
 impl Generator {
     /// A sampler for `model`, whose weights are those of version 0.
-    pub fn new(model: &ModelConfig, policy: Policy<'_>, spec: GeneratorSpec, threads: usize) -> Generator {
-        Generator {
-            forward: Forward::new(model, policy.decoder, spec.max_model_tokens, threads),
+    ///
+    /// # Errors
+    /// No threads for attention.
+    pub fn new(
+        model: &ModelConfig,
+        policy: Policy<'_>,
+        spec: GeneratorSpec,
+        threads: usize,
+    ) -> Result<Generator, TrainerError> {
+        Ok(Generator {
+            forward: Forward::new(model, policy.decoder, spec.max_model_tokens, threads)?,
             spec,
             vocab_tokens: usize::try_from(model.vocab_size).unwrap_or_default(),
             cache: PrefixCache::default(),
@@ -107,7 +115,7 @@ impl Generator {
             groups: Vec::new(),
             version: Some(WeightVersion::INITIAL),
             report: GeneratorReport::default(),
-        }
+        })
     }
 
     /// Takes a request; the answer comes out of some later tick, or at once if it cannot be met.
@@ -162,21 +170,21 @@ impl Generator {
     /// what is done. Returns the number of answers given.
     ///
     /// # Errors
-    /// None of its own: a request whose logits are not finite is answered with the error.
-    pub fn tick(&mut self, policy: Policy<'_>) -> usize {
-        let Some(version) = self.version else { return 0 };
+    /// A broken invariant; everything has to be failed then. A request whose logits are not finite is answered with that.
+    pub fn tick(&mut self, policy: Policy<'_>) -> Result<usize, TrainerError> {
+        let Some(version) = self.version else { return Ok(0) };
         self.drop_abandoned();
         let refused = self.admit();
-        let rows = self.advance(policy);
+        let rows = self.advance(policy)?;
         self.report.ticks += 1;
         self.report.peak_bytes = self.report.peak_bytes.max(self.meter.bytes());
-        refused + self.sample(rows, version)
+        Ok(refused + self.sample(rows, version))
     }
 
     /// Answers everything with `error`: the state is in doubt.
     pub fn fail_all(&mut self, error: &TrainerError) {
-        let TrainerError::Panicked { operation, message } = error else { return };
-        let again = || TrainerError::Panicked { operation, message: message.clone() };
+        let message = crate::error::chain(error).join(": ");
+        let again = || TrainerError::Panicked { operation: "generation", message: message.clone() };
         for asked in self.waiting.drain(..) {
             let _ = asked.reply.send(Err(again()));
         }
@@ -190,7 +198,12 @@ impl Generator {
     ///
     /// # Errors
     /// [`TrainerError::Request`] for a token outside the vocabulary or more tokens than the context.
-    pub fn score(&self, policy: Policy<'_>, tokens: &[TokenId], chunk_rows: usize) -> Result<Vec<f32>, TrainerError> {
+    pub fn score(
+        &mut self,
+        policy: Policy<'_>,
+        tokens: &[TokenId],
+        chunk_rows: usize,
+    ) -> Result<Vec<f32>, TrainerError> {
         self.check_tokens(tokens, 0)?;
         let scored = tokens.len().saturating_sub(1);
         if scored == 0 {
@@ -198,7 +211,7 @@ impl Generator {
         }
         let mut own = [Block::new(self.forward.kv(), scored, &Meter::default())];
         let lane = Lane { tokens: &tokens[..scored], position: 0, seen: &[], own: &mut own, wants: Wants::All };
-        let Some(hidden) = self.forward.run(policy, &mut [lane]) else { return Ok(Vec::new()) };
+        let Some(hidden) = self.forward.run(policy, &mut [lane])? else { return Ok(Vec::new()) };
         let rows: Vec<u32> = (0..scored as u32).collect();
         let head = Head { weight: policy.projection, temperature: 1.0, chunk_rows };
         Ok(head.logprobs(&hidden, &Scored::new(&rows, &tokens[1..], policy.decoder.device())))
@@ -327,7 +340,7 @@ impl Generator {
 
     /// One pass through the decoder. Returns the groups that get tokens, each with the number of its rows, and the
     /// probabilities of the rows.
-    fn advance(&mut self, policy: Policy<'_>) -> Rows {
+    fn advance(&mut self, policy: Policy<'_>) -> Result<Rows, TrainerError> {
         let mut room = PROMPT_ROWS;
         let mut takers = Vec::new();
         let mut temperatures: Vec<f64> = Vec::new();
@@ -345,12 +358,12 @@ impl Generator {
             }
         }
         if lanes.is_empty() {
-            return Rows { takers, probabilities: Vec::new() };
+            return Ok(Rows { takers, probabilities: Vec::new() });
         }
-        let hidden = self.forward.run(policy, &mut lanes);
+        let hidden = self.forward.run(policy, &mut lanes)?;
         let probabilities =
             hidden.map_or_else(Vec::new, |hidden| probabilities(&Forward::logits(policy, &hidden), &temperatures));
-        Rows { takers, probabilities }
+        Ok(Rows { takers, probabilities })
     }
 
     /// Draws a token for every row's sequences and answers what is done.
