@@ -106,7 +106,7 @@
 //! trainer/generate/mod.rs  the sampler: continuous batching
 //! trainer/generate/{group,draw}.rs     a request and its siblings, a token from a row
 //! trainer/generate/{block,cache}.rs    keys and values, and the prefix tree that shares them
-//! trainer/generate/forward.rs  rows of many texts through the decoder
+//! trainer/generate/{forward,pointwise}.rs  rows of many texts through the decoder
 //! trainer/generate/attention/{mod,tile,kernel,isa}.rs  attention on the processor, the same bits in any company
 //! trainer/{export,checkpoint,tensor_file}.rs   files, visible only when complete
 //! trainer/{device,error,report}.rs     where to compute, what can go wrong, what a step says of itself

@@ -1,26 +1,23 @@
 //! Rows of many texts through the decoder at once, each after its own past.
 //!
-//! Projections, norms and the MLP run over all rows together in libtorch, on the device of the weights; attention runs
-//! row by row on the processor (`attention.rs`). On the processor, in fp32, a row's result is the same to the bit
-//! whatever the other rows are. What that takes:
-//! - matrix products that give a row the same bits in every batch: MKL does from [`MIN_ROWS`] rows on, in the mode that
-//!   [`crate::trainer::reproducible`] sets, so fewer are filled up;
-//! - activations in tiles that libtorch does not cut between threads: it computes the ends of such parts with another
-//!   exponential function than the rest;
-//! - rotary tables computed once for all positions, for the same reason.
+//! The matrix products run over all rows together in libtorch, on the device of the weights. On the processor in fp32
+//! everything else is done row by row (`attention/`, `pointwise.rs`), and a row's result is the same to the bit whatever
+//! the other rows are: MKL gives a row the same bits in every batch of [`MIN_ROWS`] rows or more, in the mode that
+//! [`crate::trainer::reproducible`] sets, so fewer are filled up. Rotary tables are computed once for all positions.
+//! On other devices and in other element types norms, rotations and gates are libtorch's; attention stays on the
+//! processor, where the keys and values are.
 
 use tch::{Device, Kind, Tensor};
 
 use super::attention::{Attention, AttentionError, HeadShape, Piece, Row};
 use super::block::{Block, KvShape, Span};
+use super::pointwise::{self, numbers};
 use crate::trainer::model::rope::RopeTables;
-use crate::trainer::model::{Decoder, ModelConfig};
+use crate::trainer::model::{Between, Decoder, ModelConfig, RmsNorm};
 use crate::types::TokenId;
 
 /// Fewest rows of a matrix product.
 pub const MIN_ROWS: usize = 4;
-/// libtorch leaves a pointwise operation to one thread below this many elements.
-const SERIAL_ELEMENTS: i64 = 32_768;
 
 /// The weights as generation sees them: the trainer's own, not a copy.
 #[derive(Clone, Copy)]
@@ -68,7 +65,6 @@ pub enum Wants {
 pub struct Forward {
     kv: KvShape,
     heads: usize,
-    intermediate: i64,
     attention: Attention,
     rope: RopeTables,
 }
@@ -91,7 +87,6 @@ impl Forward {
         Ok(Forward {
             kv,
             heads: shape.heads,
-            intermediate: model.intermediate_size,
             attention: Attention::new(shape, threads)?,
             rope: decoder.rope(&positions),
         })
@@ -126,25 +121,20 @@ impl Forward {
         tokens.resize(rows.max(MIN_ROWS), 0);
         positions.resize(rows.max(MIN_ROWS), 0);
 
-        let (mut attention, intermediate) = (Ok(()), self.intermediate);
-        let hidden = tch::no_grad(|| {
+        let is_plain = decoder.device() == Device::Cpu && decoder.kind() == Kind::Float;
+        let (hidden, outcome) = tch::no_grad(|| {
             let rope = self.rope.select(&decoder.index(&positions));
+            let mut pass = Pass { forward: self, lanes, layer: 0, is_plain, outcome: Ok(()) };
             let mut x = decoder.embed(&decoder.index(&tokens));
             for (layer, block) in decoder.blocks.iter().enumerate() {
-                x = block.forward_with(
-                    &x,
-                    &rope,
-                    |projected| {
-                        let (mixed, outcome) = self.attend(layer, projected, lanes);
-                        attention = std::mem::replace(&mut attention, Ok(())).and(outcome);
-                        mixed
-                    },
-                    |gate| silu(gate, intermediate),
-                );
+                pass.layer = layer;
+                x = block.forward_with(&x, &rope, &mut pass);
             }
-            (!wanted.is_empty()).then(|| decoder.finish(&x.index_select(0, &decoder.index(&wanted))))
+            let outcome = pass.outcome;
+            let hidden = (!wanted.is_empty()).then(|| decoder.finish(&x.index_select(0, &decoder.index(&wanted))));
+            (hidden, outcome)
         });
-        attention?;
+        outcome?;
         for lane in lanes {
             grow(lane.own, lane.tokens.len());
         }
@@ -170,7 +160,8 @@ impl Forward {
         lanes: &mut [Lane<'_>],
     ) -> (Tensor, Result<(), AttentionError>) {
         let (device, kind) = (q.device(), q.kind());
-        let [queries, keys, values] = [q, k, v].map(|x| to_host(&x.transpose(0, 1)));
+        let [q, k, v] = [q, k, v].map(|x| x.transpose(0, 1));
+        let [queries, keys, values] = [&q, &k, &v].map(numbers);
         let query_width = self.heads * self.kv.head_dim;
         let kv_width = self.kv.kv_heads * self.kv.head_dim;
 
@@ -199,17 +190,45 @@ impl Forward {
     }
 }
 
-/// The activation [T, intermediate], in place.
-fn silu(gate: &Tensor, intermediate: i64) -> Tensor {
-    if gate.device() != Device::Cpu {
-        return gate.silu();
+/// One pass through the decoder.
+struct Pass<'a, 'b, 'c> {
+    forward: &'a mut Forward,
+    lanes: &'b mut [Lane<'c>],
+    layer: usize,
+    /// On the processor in fp32.
+    is_plain: bool,
+    /// The first failure of attention.
+    outcome: Result<(), AttentionError>,
+}
+
+impl Between for Pass<'_, '_, '_> {
+    fn mix(&mut self, projected: [Tensor; 3]) -> Tensor {
+        let (mixed, outcome) = self.forward.attend(self.layer, projected, self.lanes);
+        if self.outcome.is_ok() {
+            self.outcome = outcome;
+        }
+        mixed
     }
-    let rows = gate.size()[0];
-    let tile = ((SERIAL_ELEMENTS - 1) / intermediate).max(1);
-    for start in (0..rows).step_by(usize::try_from(tile).unwrap_or(1)) {
-        let _ = gate.narrow(0, start, tile.min(rows - start)).silu_();
+
+    fn norm(&self, norm: &RmsNorm, x: &Tensor) -> Tensor {
+        if self.is_plain { pointwise::rms_norm(x, &norm.weight, norm.epsilon) } else { norm.forward(x) }
     }
-    gate.shallow_clone()
+
+    fn rotate(&self, rope: &RopeTables, x: Tensor) -> Tensor {
+        if self.is_plain {
+            pointwise::rotate(x.transpose(0, 1), &rope.cos, &rope.sin).transpose(0, 1)
+        } else {
+            rope.rotate(&x)
+        }
+    }
+
+    fn gate(&self, gate: Tensor, up: &Tensor) -> Tensor {
+        if self.is_plain { pointwise::gated(gate, up) } else { gate.silu() * up }
+    }
+
+    fn add(&self, x: &Tensor, y: Tensor) -> Tensor {
+        if self.is_plain { pointwise::add(x, y) } else { x + y }
+    }
 }
 
 /// Writes one token's keys and values behind what the blocks hold.
@@ -232,13 +251,4 @@ fn grow(own: &mut [Block], tokens: usize) {
         block.grow(count);
         left -= count;
     }
-}
-
-/// The values in row order, in the host's memory.
-fn to_host(x: &Tensor) -> Vec<f32> {
-    let x = x.to_kind(Kind::Float).to_device(Device::Cpu).contiguous();
-    let mut values = vec![0f32; x.numel()];
-    let count = values.len();
-    x.copy_data(&mut values, count);
-    values
 }

@@ -19,6 +19,7 @@ pub mod cache;
 pub mod draw;
 pub mod forward;
 mod group;
+pub mod pointwise;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,12 +36,16 @@ use cache::{PrefixCache, common};
 use draw::draw;
 use forward::{Forward, Lane, Policy, Wants};
 use group::{Group, Limits};
+use pointwise::numbers;
 
 /// Rows of waiting prompts that one tick reads beside the running sequences: enough for the matrix products to run at
 /// full speed, few enough that a long prompt does not hold up the others.
 const PROMPT_ROWS: usize = 256;
 /// A prompt waits for another one that is being read if they have this many unknown tokens in common.
 const WORTH_WAITING_TOKENS: usize = 16;
+
+/// Token ids to text.
+pub type Decode = Arc<dyn Fn(&[TokenId]) -> String + Send + Sync>;
 
 /// What generation needs to know beside the model.
 #[derive(Clone)]
@@ -54,7 +59,7 @@ pub struct GeneratorSpec {
     /// Token ids that end a text.
     pub end_of_text: Vec<TokenId>,
     /// Token ids to text, for stop strings.
-    pub decode: Arc<dyn Fn(&[TokenId]) -> String + Send + Sync>,
+    pub decode: Decode,
 }
 
 /// What a generator has done since it was last asked.
@@ -383,11 +388,8 @@ impl Generator {
             }
         }
         let mut answered = 0;
-        let mut index = 0;
-        let groups = std::mem::take(&mut self.groups);
-        for group in groups {
+        for (index, group) in std::mem::take(&mut self.groups).into_iter().enumerate() {
             let is_broken = broken.contains(&index);
-            index += 1;
             if is_broken || group.is_done() {
                 answered += 1;
                 if let Some(entry) = group.entry() {
@@ -424,10 +426,6 @@ fn probabilities(logits: &Tensor, temperatures: &[f64]) -> Vec<f32> {
         } else {
             logits / Tensor::from_slice(&divisors).to_device(logits.device()).unsqueeze(1)
         };
-        let rows = logits.softmax(-1, Kind::Float).to_device(tch::Device::Cpu).contiguous();
-        let mut values = vec![0f32; rows.numel()];
-        let count = values.len();
-        rows.copy_data(&mut values, count);
-        values
+        numbers(&logits.softmax(-1, Kind::Float)).into_owned()
     })
 }

@@ -146,7 +146,7 @@ pub(super) fn weigh(scores: &mut [f32], seen: usize) -> f32 {
 /// `e^x` for `x <= 0` to about one unit in the last place; 0 below -87, where the result would not be a normal number.
 /// Anything that is not finite gives NaN.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(in super::super) fn exp(x: f32) -> f32 {
     /// Adding it rounds a small float to an integer, which then stands in its low bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = std::f32::consts::LN_2;

@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use crate::error::{FailureClass, Hint};
+pub(super) use kernel::exp;
 use tile::{Level, Scratch, TILE_ROWS, Task, Tile};
 
 /// Multiply-adds below which waking other threads costs more than it brings: some 50 microseconds of one core.
