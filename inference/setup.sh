@@ -24,6 +24,14 @@ die() { # message, hint
 hash_of() { sha256sum | cut -c1-64; }
 have() { command -v "$1" > /dev/null 2>&1; }
 
+# The binary must not be linked with the CUDA half of libtorch where its libraries are missing. GNU ld takes it in, lld
+# leaves it out; Rust's own builds (rustup's) bring lld and use it, a distribution's may not.
+links_with_lld() {
+    local sysroot
+    have rustc && sysroot=$(rustc --print sysroot 2> /dev/null) || return 0
+    [ -e "$sysroot/lib/rustlib/x86_64-unknown-linux-gnu/bin/gcc-ld/ld.lld" ]
+}
+
 # Which lock file is installed: `base` (no vLLM), `cpu` or `gpu`. The other two hold all of `base`, in the same versions.
 find_variant() {
     case ${ENGINE:-embedded} in
@@ -36,7 +44,7 @@ find_variant() {
         cpu | gpu) echo "$VLLM" ;;
         '') if [ -e /dev/nvidiactl ] || [ -e /dev/dxg ] || { have nvidia-smi && nvidia-smi -L > /dev/null 2>&1; }; then
             echo gpu
-        elif [ "${ENGINE:-embedded}" = vllm ]; then
+        elif [ "${ENGINE:-embedded}" = vllm ] || ! links_with_lld; then
             echo cpu
         else
             echo base
