@@ -51,6 +51,7 @@
 //!
 //! cli/mod.rs               subcommands; reads the configuration file
 //! cli/{run,inspect,problems,model}.rs   one subcommand each: arguments and one `run`
+//! cli/generate/{mod,talk,answer}.rs     a prompt in, text out: arguments, turns, one answer as it is sampled
 //! cli/progress.rs          the bar and one line per step
 //! cli/printer.rs           the only place that writes to the terminal
 //!
