@@ -420,7 +420,7 @@ fn bare_chat() -> PromptConfig {
 /// Runs a Python script of this folder with JSON in and JSON out.
 fn python(script: &str, input: &Value) -> Value {
     let interpreter = repository(".venv/bin/python");
-    assert!(interpreter.exists(), "no virtual environment at .venv: `make setup` makes it");
+    assert!(interpreter.exists(), "no virtual environment at .venv: `make setup ENGINE=vllm` makes it");
     let mut child = Command::new(interpreter)
         .args(["-W", "ignore", "-c", script])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -225,6 +225,34 @@ fn a_terminal_is_a_conversation_that_remembers() {
 }
 
 #[test]
+fn an_interrupt_in_an_answer_leaves_the_conversation_open() {
+    let dir = tempfile::tempdir().unwrap();
+    make_model(dir.path(), MONOTONOUS);
+    let (mut person, program) = terminal();
+    let mut command = generate(dir.path(), &["--temperature", "0", "--max-tokens", "1500"]);
+    let mut child = command.stdin(program).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    let (mut stdout, remarks) = (child.stdout.take().unwrap(), BufReader::new(child.stderr.take().unwrap()));
+    let mut remarks = remarks.lines().map(Result::unwrap).filter(|line| line.contains("called off"));
+    for _ in 0..2 {
+        person.write_all(b"hello\n").unwrap();
+        let mut text = vec![0];
+        stdout.read_exact(&mut text).unwrap();
+        interrupt(&child);
+        // This model repeats the template's last token, a line break, and one more ends the answer.
+        let (_, answered) = counts(&remarks.next().unwrap())[0];
+        assert!(answered < 1500, "{answered}");
+        text.resize(answered + 1, 0);
+        stdout.read_exact(&mut text[1..]).unwrap();
+        assert_eq!(text, vec![b'\n'; answered + 1]);
+    }
+    // End of input, as Ctrl-D types it.
+    person.write_all(&[4]).unwrap();
+    assert_eq!(remarks.next(), None);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn an_interrupt_between_answers_ends_a_conversation() {
     let (_person, program) = terminal();
     let mut command = generate(&MODEL, &[]);
