@@ -13,7 +13,7 @@ use crate::config::{ComputeDtype, DeviceChoice, TrainConfig};
 use crate::data::{ChatTemplate, DataError, Message, ModelTokenizer, pose_chat, pose_text};
 use crate::error::Failure;
 use crate::report::text::lines;
-use crate::trainer::{GeneratorSpec, Trainer, TrainerSpec};
+use crate::trainer::{GeneratorSpec, Trainer, TrainerSpec, Use};
 use crate::types::{Sampling, TokenId};
 
 /// Exit code where a signal called the answer off, as a shell reports SIGINT.
@@ -89,8 +89,14 @@ impl Talk<'_> {
         };
         let model_dir = args.model.clone();
         // Nothing is trained: temperature and budget are those of no trajectory.
-        let spec =
-            TrainerSpec { config, model_dir, temperature: 1.0, response_budget_tokens: 1, generator: Some(generator) };
+        let spec = TrainerSpec {
+            config,
+            model_dir,
+            temperature: 1.0,
+            response_budget_tokens: 1,
+            generator: Some(generator),
+            purpose: Use::Generation,
+        };
         let trainer = Trainer::spawn(spec).await?;
         self.remark(|| format!("loaded in {:.1} s", started.elapsed().as_secs_f64()));
         let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, top_k: args.top_k };
