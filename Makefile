@@ -10,6 +10,9 @@ export CARGO_NET_RETRY ?= 5
 # In a test run a server that does not start is a failure, not a reason to skip.
 export REQUIRE_VLLM ?= 1
 
+# What samples in the quickstart, and what the set-up is for: `embedded` or `vllm`.
+ENGINE ?= embedded
+
 python := .venv/bin/python
 orchestrator := target/release/orchestrator
 problems := runs/quickstart/problems.jsonl
@@ -19,13 +22,18 @@ advisories := https://github.com/rustsec/advisory-db
 own_deny := .tools/cargo-deny-$(deny_version)/bin/cargo-deny
 deny := $(or $(shell PATH="$(PATH)" command -v cargo-deny),$(own_deny))
 
-.PHONY: help setup build quickstart test fmt lint deny test-rust test-python lock
+.PHONY: help setup setup-vllm build quickstart test fmt lint deny test-rust test-python lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@echo
+	@echo 'ENGINE=vllm with setup, build or quickstart: on a real vLLM server instead of in one process'
 
-setup: ## system packages, Rust, Python environment, model; what is there is left alone
-	@inference/setup.sh
+setup: ## system packages, Rust, libtorch in a Python environment, model; what is there is left alone
+	@ENGINE=$(ENGINE) inference/setup.sh
+
+setup-vllm: ## the same and vLLM, which the tests need
+	@ENGINE=vllm inference/setup.sh
 
 build: setup ## the release binary, target/release/orchestrator
 	@cargo build --release --locked
@@ -33,9 +41,9 @@ build: setup ## the release binary, target/release/orchestrator
 quickstart: build ## train a small real model on this machine
 	@mkdir -p $(dir $(problems))
 	@test -e $(problems) || $(orchestrator) problems generate --out $(problems) --count 256 --mix sum=2,shopping
-	@$(orchestrator) run --config configs/quickstart.toml
+	@$(orchestrator) run --config configs/quickstart.toml --set inference.engine=$(ENGINE)
 
-test: setup fmt lint deny test-rust test-python ## everything that must pass before a commit
+test: setup-vllm fmt lint deny test-rust test-python ## everything that must pass before a commit
 
 fmt: ## formatting
 	@cargo fmt --all --check
@@ -58,10 +66,10 @@ $(own_deny):
 	@CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 		cargo install --quiet --locked --root .tools/cargo-deny-$(deny_version) cargo-deny@$(deny_version)
 
-test-rust: setup ## cargo test
+test-rust: setup-vllm ## cargo test
 	@cargo test --release --locked --no-fail-fast
 
-test-python: setup ## the Python files in inference/
+test-python: setup-vllm ## the Python files in inference/
 	@$(python) -m unittest discover --start-directory inference --pattern 'test_*.py'
 
 lock: setup ## resolve the Python requirements anew
@@ -71,3 +79,6 @@ lock: setup ## resolve the Python requirements anew
 			--python-version 3.11 --generate-hashes $$(test ! -e $$override || echo --override $$override) \
 			inference/requirements-$$variant.in --output-file inference/requirements-$$variant.txt; \
 	done
+	@UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile --quiet --system-certs --universal \
+		--python-version 3.11 --generate-hashes --no-deps --no-annotate --constraint inference/requirements-cpu.txt \
+		inference/requirements-base.in --output-file inference/requirements-base.txt

@@ -5,7 +5,10 @@
 #   inference/setup.sh                 everything
 #   inference/setup.sh python model    only these parts; the parts are: packages rust python model
 #
-#   VLLM=cpu or VLLM=gpu      which vLLM to install; without it `gpu` where an NVIDIA driver is loaded, else `cpu`
+#   ENGINE=embedded           what the embedded engine needs: libtorch and what converts the model, no vLLM; the default
+#   ENGINE=vllm               vLLM and everything that the tests need too; added to the above where that is there already
+#   VLLM=none, cpu or gpu     which vLLM to install; without it `gpu` where an NVIDIA driver is loaded (the CUDA half of
+#                             libtorch is most of it), else `none` or `cpu` as ENGINE says
 #   PYTHON=/usr/bin/python3   which interpreter `.venv` is made from; without it the first of 3.11 to 3.14 that is found
 set -euo pipefail
 
@@ -21,16 +24,32 @@ die() { # message, hint
 hash_of() { sha256sum | cut -c1-64; }
 have() { command -v "$1" > /dev/null 2>&1; }
 
-# `cpu` or `gpu`.
+# The binary must not be linked with the CUDA half of libtorch where its libraries are missing. GNU ld takes it in, lld
+# leaves it out; Rust's own builds (rustup's) bring lld and use it, a distribution's may not.
+links_with_lld() {
+    local sysroot
+    have rustc && sysroot=$(rustc --print sysroot 2> /dev/null) || return 0
+    [ -e "$sysroot/lib/rustlib/x86_64-unknown-linux-gnu/bin/gcc-ld/ld.lld" ]
+}
+
+# Which lock file is installed: `base` (no vLLM), `cpu` or `gpu`. The other two hold all of `base`, in the same versions.
 find_variant() {
+    case ${ENGINE:-embedded} in
+        embedded | vllm) ;;
+        *) die "ENGINE is \`$ENGINE\`" "use ENGINE=embedded or ENGINE=vllm, or leave it out" ;;
+    esac
     case ${VLLM:-} in
+        none) [ "${ENGINE:-embedded}" = embedded ] || die "ENGINE is \`vllm\` and VLLM is \`none\`" "leave one of them out"
+            echo base ;;
         cpu | gpu) echo "$VLLM" ;;
         '') if [ -e /dev/nvidiactl ] || [ -e /dev/dxg ] || { have nvidia-smi && nvidia-smi -L > /dev/null 2>&1; }; then
             echo gpu
-        else
+        elif [ "${ENGINE:-embedded}" = vllm ] || ! links_with_lld; then
             echo cpu
+        else
+            echo base
         fi ;;
-        *) die "VLLM is \`$VLLM\`" "use VLLM=cpu or VLLM=gpu, or leave it out" ;;
+        *) die "VLLM is \`$VLLM\`" "use VLLM=none, VLLM=cpu or VLLM=gpu, or leave it out" ;;
     esac
 }
 
@@ -68,10 +87,10 @@ packages() {
     else
         [ -z "${PYTHON:-}" ] || die "\`$PYTHON\` is not a Python from 3.11 to 3.14" "set PYTHON to one, or leave it out"
         missing+=(python3 python3-venv)
-        [ "$variant" = cpu ] || missing+=(python3-dev)
+        [ "$variant" != gpu ] || missing+=(python3-dev)
     fi
-    # The kernels of the CPU wheel are linked against it; without it the server ends with an ImportError.
-    [ "$variant" = gpu ] || has_library libnuma.so.1 || missing+=(libnuma1)
+    # The kernels of vLLM's CPU wheel are linked against it; without it the server ends with an ImportError.
+    [ "$variant" != cpu ] || has_library libnuma.so.1 || missing+=(libnuma1)
     [ ${#missing[@]} -gt 0 ] || return 0
 
     local line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
@@ -110,19 +129,32 @@ rust() {
             "rustup toolchain install $rust_version && rustup default $rust_version"
 }
 
-# True if `.venv` was finished by this script for this lock file, in this place, and its interpreter still runs.
-python_is_ready() { # key
-    [ "$(cat .venv/.complete 2> /dev/null)" = "$1" ] && [ -e .venv/libtorch/lib/libtorch_cpu.so ] &&
+# What an environment is made from. The scripts in `.venv/bin` hold absolute paths: a moved checkout needs a new one.
+key_of() { # variant
+    { cat "inference/requirements-$1.txt"; echo "$root"; } | hash_of
+}
+
+# True if `.venv` was finished by this script for this variant, in this place, and its interpreter still runs.
+python_is_ready() { # variant
+    [ "$(cat .venv/.complete 2> /dev/null)" = "$(key_of "$1")" ] && [ -e .venv/libtorch/lib/libtorch_cpu.so ] &&
         .venv/bin/python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torch"))' 2> /dev/null
 }
 
 python() {
-    local lock key base
+    local lock base size
     [ "$(uname -m)" = x86_64 ] || die "this machine is $(uname -m)" "the locked packages are for x86_64"
     lock=inference/requirements-$variant.txt
-    # The scripts in `.venv/bin` hold absolute paths: a moved checkout needs a new environment.
-    key=$({ cat "$lock"; echo "$root"; } | hash_of)
-    if python_is_ready "$key"; then return 0; fi
+    if python_is_ready "$variant"; then return 0; fi
+    if [ "$variant" = base ] && { python_is_ready cpu || python_is_ready gpu; }; then return 0; fi
+    size='3 GB to download, 6 GB on disk'
+
+    if [ "$variant" != base ] && python_is_ready base; then
+        say "adding vLLM to the environment in .venv, $variant variant ($size)"
+        # From here on it is unfinished: a stop leaves an environment that the next set-up replaces.
+        rm .venv/.complete
+        install_packages "$lock"
+        return 0
+    fi
 
     base=$(find_python) || die "no Python from 3.11 to 3.14 was found" "inference/setup.sh packages"
     # Half of an interrupted set-up, another lock file, another place: a fresh start is the only sure repair, and what was
@@ -136,7 +168,8 @@ python() {
     elif [ -e .venv ]; then
         die "\`$root/.venv\` exists and is not a Python environment" "move it away"
     fi
-    say "Python environment in .venv, $variant variant, from $base (3 GB to download, 6 GB on disk)"
+    [ "$variant" != base ] || size='0.6 GB to download, 1.4 GB on disk'
+    say "Python environment in .venv, $variant variant, from $base ($size)"
     mkdir .venv
     touch .venv/.started
     "$base" -m venv .venv
@@ -144,19 +177,26 @@ python() {
     awk '/^uv==/ { inside = 1 } inside { print } inside && !/\\$/ { exit }' "$lock" > .venv/.uv.txt
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
         -r .venv/.uv.txt || die "uv could not be installed" "is the package index reachable from here?"
+    install_packages "$lock"
+}
+
+# Makes `.venv` hold exactly what the lock file lists, and says so when all of it is there.
+install_packages() { # lock
+    local lock=$1 site
     if [ -n "${PIP_INDEX_URL:-}" ]; then export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}; fi
     # The system's certificates, not uv's own: behind a proxy that signs for itself only those will do.
     UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-300} .venv/bin/uv pip sync --quiet --system-certs --python .venv/bin/python \
         --no-build --require-hashes "$lock" >&2 ||
         die "the packages of $lock could not be installed" "what was fetched is kept: run it again"
-    # Without .pyc files each of the server's processes needs half a minute more to start.
-    say "byte-compiling torch, transformers and vllm"
-    local site
     site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    .venv/bin/python -m compileall -q -j "$(nproc)" "$site"/{torch,transformers,vllm} > /dev/null || true
+    if [ "$variant" != base ]; then
+        # Without .pyc files each of the server's processes needs half a minute more to start.
+        say "byte-compiling torch, transformers and vllm"
+        .venv/bin/python -m compileall -q -j "$(nproc)" "$site"/{torch,transformers,vllm} > /dev/null || true
+    fi
     ln -sfn "${site#"$root/.venv/"}/torch" .venv/libtorch
     [ -e .venv/libtorch/lib/libtorch_cpu.so ] || die "\`.venv/libtorch/lib\` holds no libtorch_cpu.so" "run it again"
-    printf '%s\n' "$key" > .venv/.complete.new
+    key_of "$variant" > .venv/.complete.new
     mv .venv/.complete.new .venv/.complete
 }
 

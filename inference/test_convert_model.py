@@ -98,6 +98,34 @@ class Tokenizer(unittest.TestCase):
         )
 
 
+class Parts(unittest.TestCase):
+    """The steps of the conversion, on values made up for them."""
+
+    def test_bfloat16_is_rounded_as_torch_rounds(self):
+        import numpy
+        import torch
+
+        bits = numpy.random.default_rng(1).integers(0, 1 << 32, 100_000, dtype=numpy.uint32)
+        ties = (numpy.arange(1 << 12, dtype=numpy.uint32) << 16) + 0x3F808000
+        values = numpy.concatenate([bits, ties]).view(numpy.float32)
+        values = values[numpy.isfinite(values)]
+        expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.int16).numpy().tobytes()
+        self.assertEqual(convert_model.to_bfloat16(values), expected)
+
+    def test_rows_of_a_head_are_put_back_in_order(self):
+        import numpy
+
+        rows = numpy.arange(8).reshape(8, 1)
+        self.assertEqual(convert_model.halves_together(rows, 2).ravel().tolist(), [0, 2, 1, 3, 4, 6, 5, 7])
+
+    def test_names(self):
+        self.assertEqual(convert_model.layout_name("blk.7.ffn_up.weight"), "model.layers.7.mlp.up_proj.weight")
+        self.assertEqual(convert_model.layout_name("output_norm.weight"), "model.norm.weight")
+        for name in ("output.weight", "blk.x.ffn_up.weight", "blk.1.attn_q.bias", "blk.1.other.weight"):
+            with self.assertRaisesRegex(convert_model.ConversionError, "unexpected tensor"):
+                convert_model.layout_name(name)
+
+
 class Refusals(unittest.TestCase):
     """What is not the expected wheel leaves nothing behind."""
 

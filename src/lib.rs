@@ -51,6 +51,7 @@
 //!
 //! cli/mod.rs               subcommands; reads the configuration file
 //! cli/{run,inspect,problems,model}.rs   one subcommand each: arguments and one `run`
+//! cli/generate/{mod,talk,answer}.rs     a prompt in, text out: arguments, turns, one answer as it is sampled
 //! cli/progress.rs          the bar and one line per step
 //! cli/printer.rs           the only place that writes to the terminal
 //!
@@ -106,7 +107,8 @@
 //! trainer/generate/mod.rs  the sampler: continuous batching
 //! trainer/generate/{group,draw}.rs     a request and its siblings, a token from a row
 //! trainer/generate/{block,cache}.rs    keys and values, and the prefix tree that shares them
-//! trainer/generate/{forward,attention}.rs  rows of many texts through the decoder
+//! trainer/generate/{forward,pointwise}.rs  rows of many texts through the decoder
+//! trainer/generate/attention/{mod,tile,kernel,isa}.rs  attention on the processor, the same bits in any company
 //! trainer/{export,checkpoint,tensor_file}.rs   files, visible only when complete
 //! trainer/{device,error,report}.rs     where to compute, what can go wrong, what a step says of itself
 //!

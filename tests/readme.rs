@@ -74,7 +74,8 @@ fn orchestrator_call(code: &str) -> Option<(Vec<String>, Vec<String>)> {
     }
     let words: Vec<&str> = words.take_while(|word| !matches!(*word, "|" | ">" | "#" | "\\" | "&&")).collect();
     // Subcommands and what stands between them; a number or a path at the end is an argument that `--help` does not mind.
-    let is_name = |word: &&&str| !word.starts_with('-');
+    // A text in quotes is one, too.
+    let is_name = |word: &&&str| !word.starts_with(['-', '"']);
     let is_number = |word: &&&str| word.chars().all(|c| c.is_ascii_digit());
     let names = words.iter().take_while(is_name).filter(|word| !is_number(word)).map(ToString::to_string).collect();
     let flags = words.iter().filter(|word| word.starts_with("--"));
@@ -159,5 +160,7 @@ fn pages_are_read_as_written() {
     assert!(make_targets("cmake setup").is_empty());
     let call = orchestrator_call("target/release/orchestrator problems generate --out FILE --seed=7 | head").unwrap();
     assert_eq!(call, (vec!["problems".into(), "generate".into()], vec!["--out".into(), "--seed".into()]));
+    let call = orchestrator_call("orchestrator generate models/m \"Who are you?\" --seed 2").unwrap();
+    assert_eq!(call, (vec!["generate".into(), "models/m".into()], vec!["--seed".into()]));
     assert_eq!(orchestrator_call("my-orchestrator run"), None);
 }

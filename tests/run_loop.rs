@@ -17,7 +17,7 @@ fn orchestrator() -> Command {
 
 fn python() -> PathBuf {
     let python = Path::new(ROOT).join(".venv/bin/python");
-    assert!(python.exists(), "`{}` is missing: run `make setup`", python.display());
+    assert!(python.exists(), "`{}` is missing: run `make setup ENGINE=vllm`", python.display());
     python
 }
 

@@ -1,5 +1,6 @@
 //! The command line: parse, call, print. Every file below holds one subcommand's arguments and its `run`.
 
+mod generate;
 mod inspect;
 mod model;
 mod printer;
@@ -30,6 +31,8 @@ enum Command {
     Run(run::Args),
     /// Look at a run: its steps, its trees, one tree.
     Inspect(inspect::Args),
+    /// Talk to a model: a prompt in, text out.
+    Generate(generate::Args),
     /// Make problem files.
     Problems(problems::Args),
     /// Make models.
@@ -44,6 +47,7 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Failure> {
     match cli.command {
         Command::Run(args) => run::run(args, printer),
         Command::Inspect(args) => inspect::run(args, printer),
+        Command::Generate(args) => generate::run(args, printer),
         Command::Problems(args) => problems::run(args, printer),
         Command::Model(args) => model::run(args, printer),
     }

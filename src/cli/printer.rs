@@ -38,6 +38,24 @@ impl Printer {
         }
     }
 
+    /// Data to stdout as it stands, at once. False where nobody reads it any more.
+    ///
+    /// # Errors
+    /// The data could not be written, for instance to a full disk.
+    pub fn piece(&self, text: &str) -> Result<bool, Unwritten> {
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+            result => result.map(|()| true).map_err(Unwritten),
+        }
+    }
+
+    /// Text to stderr without a line break, such as what a person types behind.
+    pub fn ask(&self, text: &str) {
+        let mut stderr = std::io::stderr().lock();
+        let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+    }
+
     /// One line to stderr.
     pub fn note(&self, text: &str) {
         let _ = writeln!(std::io::stderr().lock(), "{text}");

@@ -19,5 +19,6 @@ pub use generate::{GenerateSpec, ProblemKind, Share, Split, generate};
 pub use jsonl::{parse_jsonl, write_jsonl};
 pub use order::ProblemOrder;
 pub use problem::{Problem, load_problems};
-pub use prompt::{Posed, Prompter};
+pub use prompt::{Posed, Prompter, pose_chat, pose_text};
+pub use template::{ChatTemplate, Message};
 pub use tokenizer::ModelTokenizer;

@@ -1,4 +1,5 @@
-//! A problem becomes token ids, once: what is searched from and trained on is never tokenised again.
+//! A problem becomes token ids, once: what is searched from and trained on is never tokenised again. So does a
+//! conversation, by the same rules.
 //!
 //! A problem's text is data. Where it contains the text of a special token (`<|im_end|>`), a plain tokenisation would
 //! let a problem end its own turn or open another. Such a text is tokenised in two pieces, cut behind its first
@@ -77,9 +78,7 @@ impl Prompter {
         if self.template.is_none() {
             tokens.extend(self.tokenizer.begin_of_text());
         }
-        for piece in marked_text.split(mark) {
-            tokens.extend(self.tokenizer.encode(piece)?);
-        }
+        tokens.extend(encode_marked(&self.tokenizer, &marked_text, mark)?);
         let cut_tokens = tokens.len().saturating_sub(self.max_tokens);
         let text = match cut_tokens {
             0 => marked_text.replace(mark, ""),
@@ -88,6 +87,44 @@ impl Prompter {
         let prompt = Prompt { tokens: tokens[cut_tokens..].into(), text: text.into() };
         Ok(Posed { prompt, cut_tokens })
     }
+}
+
+/// A conversation as token ids, `[T]`, ready for the assistant's turn. No message can open or end a turn.
+///
+/// # Errors
+/// [`DataError::Template`] where the template refuses the messages; [`DataError::Tokenizer`].
+pub fn pose_chat(
+    tokenizer: &ModelTokenizer,
+    template: &ChatTemplate,
+    messages: &[Message],
+) -> Result<Vec<TokenId>, DataError> {
+    let texts: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+    let mark = unused_character(&texts);
+    let marked = |message: &Message| Message {
+        role: message.role.clone(),
+        content: mark_special_texts(&message.content, tokenizer.special_texts(), mark),
+    };
+    let messages: Vec<Message> = messages.iter().map(marked).collect();
+    encode_marked(tokenizer, &template.render(&messages)?, mark)
+}
+
+/// A text as token ids, `[T]`, behind the token that the model begins a text with. It may hold special tokens.
+///
+/// # Errors
+/// [`DataError::Tokenizer`].
+pub fn pose_text(tokenizer: &ModelTokenizer, text: &str) -> Result<Vec<TokenId>, DataError> {
+    let mut tokens: Vec<TokenId> = tokenizer.begin_of_text().into_iter().collect();
+    tokens.extend(tokenizer.encode(text)?);
+    Ok(tokens)
+}
+
+/// Token ids of a text that is cut at `mark`.
+fn encode_marked(tokenizer: &ModelTokenizer, text: &str, mark: char) -> Result<Vec<TokenId>, DataError> {
+    let mut tokens = Vec::new();
+    for piece in text.split(mark) {
+        tokens.extend(tokenizer.encode(piece)?);
+    }
+    Ok(tokens)
 }
 
 /// A private-use character that stands in none of the texts.

@@ -19,6 +19,7 @@ pub struct ModelTokenizer {
     special_texts: Vec<String>,
     end_of_text: Vec<TokenId>,
     begin_of_text: Option<TokenId>,
+    context_tokens: Option<usize>,
 }
 
 impl ModelTokenizer {
@@ -54,10 +55,21 @@ impl ModelTokenizer {
         // The longest first, so that no look-alike hides inside another.
         special_texts.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
 
+        let context = read_object(&model.join("config.json"))?.get("max_position_embeddings").and_then(Value::as_u64);
+        let context_tokens = context.and_then(|tokens| usize::try_from(tokens).ok());
         let begin_of_text = begin_of_text(&tokenizer).map_err(failed)?;
         let end_of_text = end_of_text.into_iter().collect();
         let model = model.to_path_buf();
-        Ok(ModelTokenizer { model, path, tokenizer, special_tokens, special_texts, end_of_text, begin_of_text })
+        Ok(ModelTokenizer {
+            model,
+            path,
+            tokenizer,
+            special_tokens,
+            special_texts,
+            end_of_text,
+            begin_of_text,
+            context_tokens,
+        })
     }
 
     /// The model folder.
@@ -74,6 +86,11 @@ impl ModelTokenizer {
     /// The token that this tokenizer puts before a plain text by itself, if any.
     pub fn begin_of_text(&self) -> Option<TokenId> {
         self.begin_of_text
+    }
+
+    /// Largest number of tokens that the model was made for (`max_position_embeddings`), if its configuration says so.
+    pub fn context_tokens(&self) -> Option<usize> {
+        self.context_tokens
     }
 
     /// Special tokens by role (`bos_token`, `eos_token`, ...), as chat templates name them.

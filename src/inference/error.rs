@@ -233,15 +233,17 @@ impl Hint for EngineError {
             EngineError::NoServer => {
                 Some("set `inference.launch = true`, or name running servers in `inference.urls`".into())
             }
-            EngineError::Launch { .. } => {
-                Some("set `inference.command` to the Python of an environment with vLLM, or run `make setup`".into())
-            }
+            EngineError::Launch { .. } => Some(
+                "set `inference.command` to the Python of an environment with vLLM, or run `make setup ENGINE=vllm`"
+                    .into(),
+            ),
             EngineError::PortInUse { .. } => {
                 Some("set `inference.port` to a free one, or to 0 to have one chosen".into())
             }
-            EngineError::ServerExited { tail, .. } if tail.contains("No module named 'vllm'") => {
-                Some("set `inference.command` to the Python of an environment with vLLM, or run `make setup`".into())
-            }
+            EngineError::ServerExited { tail, .. } if tail.contains("No module named 'vllm'") => Some(
+                "set `inference.command` to the Python of an environment with vLLM, or run `make setup ENGINE=vllm`"
+                    .into(),
+            ),
             EngineError::NotReady { .. } => Some("raise `inference.start_timeout_s` if the log shows progress".into()),
             EngineError::Reload { .. } | EngineError::Fenced { .. } => {
                 Some("the server is fenced off; restart it and start the run again".into())

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::generate::attention::AttentionError;
 use crate::error::{FailureClass, Hint};
 use crate::types::{ProblemId, WeightVersion};
 
@@ -90,6 +91,9 @@ pub enum TrainerError {
         /// The weights.
         version: WeightVersion,
     },
+    /// Attention refused its rows, or has no threads.
+    #[error("attention cannot be computed")]
+    Attention(#[from] AttentionError),
     /// The trainer was started without what generation needs.
     #[error("this trainer does not generate")]
     NoGenerator,
@@ -158,6 +162,7 @@ impl Hint for TrainerError {
             | TrainerError::CacheTooSmall { .. }
             | TrainerError::NotFinite { .. }
             | TrainerError::NoCuda => FailureClass::User,
+            TrainerError::Attention(error) => error.class(),
             TrainerError::Read { .. } | TrainerError::Write { .. } | TrainerError::Torch { .. } => {
                 FailureClass::Environment
             }

@@ -119,10 +119,13 @@ impl Learner {
     }
 
     /// The sampler that [`TrainerSpec::generator`] describes.
-    pub fn generator(&self) -> Option<Generator> {
+    ///
+    /// # Errors
+    /// No threads for attention.
+    pub fn generator(&self) -> Result<Option<Generator>, TrainerError> {
         let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-        let spec = self.spec.generator.clone()?;
-        Some(Generator::new(&self.model, self.policy(), spec, threads))
+        let spec = self.spec.generator.clone();
+        spec.map(|spec| Generator::new(&self.model, self.policy(), spec, threads)).transpose()
     }
 
     /// What the learner was made from.

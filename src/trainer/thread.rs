@@ -94,8 +94,13 @@ pub async fn start(spec: TrainerSpec) -> Result<Started, TrainerError> {
 }
 
 fn body(spec: TrainerSpec, loaded: Reply<(Arc<AtomicBool>, Facts)>, mut queue: mpsc::Receiver<Command>) {
-    let mut learner = match guarded("loading the model", || Learner::load(spec)) {
-        Ok(learner) => learner,
+    let load = || {
+        let learner = Learner::load(spec)?;
+        let generator = learner.generator()?;
+        Ok((learner, generator))
+    };
+    let (mut learner, mut generator) = match guarded("loading the model", load) {
+        Ok(loaded) => loaded,
         Err(error) => {
             let _ = loaded.send(Err(error));
             return;
@@ -107,7 +112,6 @@ fn body(spec: TrainerSpec, loaded: Reply<(Arc<AtomicBool>, Facts)>, mut queue: m
         is_on_processor: learner.policy().decoder.device() == tch::Device::Cpu,
     };
     let _ = loaded.send(Ok((learner.stop_flag(), facts)));
-    let mut generator = learner.generator();
     let mut turns = Turns::default();
     // Commands first, in the order they came; between two of them, while there is something to generate, one step of
     // decoding. So an update waits for one step at most, and no token is sampled during an update.
@@ -151,7 +155,7 @@ impl Turns {
     /// end: what panicked is in doubt, and callers learn it from their closed channels.
     fn tick(&mut self, generator: &mut Generator, learner: &Learner, queue: &mpsc::Receiver<Command>) -> bool {
         let started = Instant::now();
-        let answers = match guarded("generation", || Ok(generator.tick(learner.policy()))) {
+        let answers = match guarded("generation", || generator.tick(learner.policy())) {
             Ok(answers) => answers,
             Err(error) => {
                 generator.fail_all(&error);
@@ -206,7 +210,7 @@ fn obey(command: Command, learner: &mut Learner, generator: &mut Option<Generato
         Command::ScoreGenerated(tokens, reply) => {
             let chunk_rows = learner.spec().config.vocab_chunk_tokens;
             let run = || {
-                let generator = generator.as_ref().ok_or(TrainerError::NoGenerator)?;
+                let generator = generator.as_mut().ok_or(TrainerError::NoGenerator)?;
                 generator.score(learner.policy(), &tokens, chunk_rows)
             };
             answer(reply, guarded("scoring", run))

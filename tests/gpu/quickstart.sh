@@ -18,7 +18,7 @@ out=$(realpath "$out")
 
 settings=(
     "run.model=\"$model\"" "run.dir=\"$out/run\"" "data.problems=\"$out/problems.jsonl\""
-    "inference.command=[\"$python\"]" "inference.device=\"$device\"" "train.device=\"$device\""
+    "inference.engine=vllm" "inference.command=[\"$python\"]" "inference.device=\"$device\"" "train.device=\"$device\""
 )
 if [ "$device" = cuda ]; then
     # One GPU for both: vLLM takes less than half, the rest is the trainer's.

@@ -16,7 +16,11 @@ use sha2::{Digest, Sha256};
 /// Without it: a skipped test would look like a passed one.
 pub fn python() -> PathBuf {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-    assert!(python.exists(), "this test needs a vLLM environment at `{}`: run `make setup`", python.display());
+    assert!(
+        python.exists(),
+        "this test needs a vLLM environment at `{}`: run `make setup ENGINE=vllm`",
+        python.display()
+    );
     python
 }
 

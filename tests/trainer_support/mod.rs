@@ -187,7 +187,7 @@ pub fn gradients(learner: &Learner) -> Vec<tch::Tensor> {
 pub fn python(jobs: &Value) -> Value {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let interpreter = root.join(".venv/bin/python");
-    assert!(interpreter.exists(), "`{}` is missing: run `make setup` first", interpreter.display());
+    assert!(interpreter.exists(), "`{}` is missing: run `make setup ENGINE=vllm` first", interpreter.display());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.json");
     std::fs::write(&file, jobs.to_string()).unwrap();

@@ -61,6 +61,11 @@ impl Block {
         self.len
     }
 
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Tokens that still fit.
     pub fn room(&self) -> usize {
         self.capacity - self.len

@@ -1,26 +1,23 @@
 //! Rows of many texts through the decoder at once, each after its own past.
 //!
-//! Projections, norms and the MLP run over all rows together in libtorch, on the device of the weights; attention runs
-//! row by row on the processor (`attention.rs`). On the processor, in fp32, a row's result is the same to the bit
-//! whatever the other rows are. What that takes:
-//! - matrix products that give a row the same bits in every batch: MKL does from [`MIN_ROWS`] rows on, in the mode that
-//!   [`crate::trainer::reproducible`] sets, so fewer are filled up;
-//! - activations in tiles that libtorch does not cut between threads: it computes the ends of such parts with another
-//!   exponential function than the rest;
-//! - rotary tables computed once for all positions, for the same reason.
+//! The matrix products run over all rows together in libtorch, on the device of the weights. On the processor in fp32
+//! everything else is done row by row (`attention/`, `pointwise.rs`), and a row's result is the same to the bit whatever
+//! the other rows are: MKL gives a row the same bits in every batch of [`MIN_ROWS`] rows or more, in the mode that
+//! [`crate::trainer::reproducible`] sets, so fewer are filled up. Rotary tables are computed once for all positions.
+//! On other devices and in other element types norms, rotations and gates are libtorch's; attention stays on the
+//! processor, where the keys and values are.
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention::{Attention, Piece, Row};
+use super::attention::{Attention, AttentionError, HeadShape, Piece, Row};
 use super::block::{Block, KvShape, Span};
+use super::pointwise::{self, numbers};
 use crate::trainer::model::rope::RopeTables;
-use crate::trainer::model::{Decoder, ModelConfig};
+use crate::trainer::model::{Between, Decoder, ModelConfig, RmsNorm};
 use crate::types::TokenId;
 
 /// Fewest rows of a matrix product.
 pub const MIN_ROWS: usize = 4;
-/// libtorch leaves a pointwise operation to one thread below this many elements.
-const SERIAL_ELEMENTS: i64 = 32_768;
 
 /// The weights as generation sees them: the trainer's own, not a copy.
 #[derive(Clone, Copy)]
@@ -45,6 +42,14 @@ pub struct Lane<'a> {
     pub wants: Wants,
 }
 
+impl Lane<'_> {
+    /// All that its rows may see at one layer; how much of it they do is up to each row.
+    fn pieces(&self, layer: usize) -> Vec<Piece<'_>> {
+        let own = self.own.iter().map(|block| block.piece(layer, 0, block.len() + block.room()));
+        self.seen.iter().map(|span| span.piece(layer)).chain(own).collect()
+    }
+}
+
 /// Rows of a lane whose hidden states are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
@@ -60,24 +65,31 @@ pub enum Wants {
 pub struct Forward {
     kv: KvShape,
     heads: usize,
-    intermediate: i64,
     attention: Attention,
     rope: RopeTables,
 }
 
 impl Forward {
     /// For texts of at most `max_tokens`.
-    pub fn new(model: &ModelConfig, decoder: &Decoder, max_tokens: usize, threads: usize) -> Forward {
+    ///
+    /// # Errors
+    /// No threads for attention.
+    pub fn new(
+        model: &ModelConfig,
+        decoder: &Decoder,
+        max_tokens: usize,
+        threads: usize,
+    ) -> Result<Forward, AttentionError> {
         let size = |value: i64| usize::try_from(value).unwrap_or_default();
         let kv = KvShape { layers: size(model.layers), kv_heads: size(model.kv_heads), head_dim: size(model.head_dim) };
+        let shape = HeadShape { heads: size(model.heads), kv_heads: kv.kv_heads, head_dim: kv.head_dim };
         let positions: Vec<u32> = (0..u32::try_from(max_tokens).unwrap_or(u32::MAX)).collect();
-        Forward {
+        Ok(Forward {
             kv,
-            heads: size(model.heads),
-            intermediate: model.intermediate_size,
-            attention: Attention::new(size(model.heads), kv.kv_heads, kv.head_dim, threads),
+            heads: shape.heads,
+            attention: Attention::new(shape, threads)?,
             rope: decoder.rope(&positions),
-        }
+        })
     }
 
     /// Shape of keys and values.
@@ -87,7 +99,10 @@ impl Forward {
 
     /// Runs all lanes, writes their keys and values, and returns the hidden states before the vocabulary projection of
     /// the wanted rows [R, hidden], in order. `None` if none is wanted.
-    pub fn run(&self, policy: Policy<'_>, lanes: &mut [Lane<'_>]) -> Option<Tensor> {
+    ///
+    /// # Errors
+    /// Lanes whose blocks do not fit their tokens, a broken invariant; what they hold is in doubt then.
+    pub fn run(&mut self, policy: Policy<'_>, lanes: &mut [Lane<'_>]) -> Result<Option<Tensor>, AttentionError> {
         let decoder = policy.decoder;
         let mut tokens: Vec<TokenId> = Vec::new();
         let mut positions: Vec<u32> = Vec::new();
@@ -106,23 +121,24 @@ impl Forward {
         tokens.resize(rows.max(MIN_ROWS), 0);
         positions.resize(rows.max(MIN_ROWS), 0);
 
-        let hidden = tch::no_grad(|| {
+        let is_plain = decoder.device() == Device::Cpu && decoder.kind() == Kind::Float;
+        let (hidden, outcome) = tch::no_grad(|| {
             let rope = self.rope.select(&decoder.index(&positions));
+            let mut pass = Pass { forward: self, lanes, layer: 0, is_plain, outcome: Ok(()) };
             let mut x = decoder.embed(&decoder.index(&tokens));
             for (layer, block) in decoder.blocks.iter().enumerate() {
-                x = block.forward_with(
-                    &x,
-                    &rope,
-                    |projected| self.attend(layer, projected, lanes),
-                    |gate| self.silu(gate),
-                );
+                pass.layer = layer;
+                x = block.forward_with(&x, &rope, &mut pass);
             }
-            (!wanted.is_empty()).then(|| decoder.finish(&x.index_select(0, &decoder.index(&wanted))))
+            let outcome = pass.outcome;
+            let hidden = (!wanted.is_empty()).then(|| decoder.finish(&x.index_select(0, &decoder.index(&wanted))));
+            (hidden, outcome)
         });
+        outcome?;
         for lane in lanes {
             grow(lane.own, lane.tokens.len());
         }
-        hidden
+        Ok(hidden)
     }
 
     /// Logits of hidden states [R, hidden], [R, V] in fp32.
@@ -137,9 +153,15 @@ impl Forward {
 
     /// Writes the rows' keys and values and mixes what they see: queries [heads, T, head_dim], keys and values
     /// [kv_heads, T, head_dim] to [T, heads, head_dim].
-    fn attend(&self, layer: usize, [q, k, v]: [Tensor; 3], lanes: &mut [Lane<'_>]) -> Tensor {
+    fn attend(
+        &mut self,
+        layer: usize,
+        [q, k, v]: [Tensor; 3],
+        lanes: &mut [Lane<'_>],
+    ) -> (Tensor, Result<(), AttentionError>) {
         let (device, kind) = (q.device(), q.kind());
-        let [queries, keys, values] = [q, k, v].map(|x| to_host(&x.transpose(0, 1)));
+        let [q, k, v] = [q, k, v].map(|x| x.transpose(0, 1));
+        let [queries, keys, values] = [&q, &k, &v].map(numbers);
         let query_width = self.heads * self.kv.head_dim;
         let kv_width = self.kv.kv_heads * self.kv.head_dim;
 
@@ -151,48 +173,61 @@ impl Forward {
                 row += 1;
             }
         }
-        let mut pieces: Vec<Piece<'_>> = Vec::new();
-        let mut ranges = Vec::with_capacity(row);
-        for lane in lanes.iter() {
-            for offset in 0..lane.tokens.len() {
-                let start = pieces.len();
-                pieces.extend(lane.seen.iter().map(|span| span.piece(layer)));
-                let mut left = lane.own.iter().map(Block::len).sum::<usize>() + offset + 1;
-                for block in lane.own.iter() {
-                    let len = left.min(block.len() + block.room());
-                    if len > 0 {
-                        pieces.push(block.piece(layer, 0, len));
-                    }
-                    left -= len;
-                }
-                ranges.push(start..pieces.len());
-            }
-        }
-        let rows: Vec<Row<'_>> = ranges
-            .into_iter()
+        let pieces: Vec<Vec<Piece<'_>>> = lanes.iter().map(|lane| lane.pieces(layer)).collect();
+        let seen = lanes
+            .iter()
+            .zip(&pieces)
+            .flat_map(|(lane, pieces)| (0..lane.tokens.len()).map(move |offset| (pieces, lane.position + offset + 1)));
+        let rows: Vec<Row<'_>> = seen
             .zip(queries.chunks_exact(query_width))
-            .map(|(range, query)| Row { query, pieces: &pieces[range] })
+            .map(|((pieces, seen), query)| Row { query, pieces, seen })
             .collect();
         // Rows that only fill up the matrix products see nothing and stay 0.
         let mut mixed = vec![0f32; queries.len()];
-        self.attention.attend(&rows, &mut mixed[..rows.len() * query_width]);
-        Tensor::from_slice(&mixed)
-            .view([-1, self.heads as i64, self.kv.head_dim as i64])
-            .to_device(device)
-            .to_kind(kind)
+        let outcome = self.attention.attend(&rows, &mut mixed[..rows.len() * query_width]);
+        let shape = [-1, self.heads as i64, self.kv.head_dim as i64];
+        (Tensor::from_slice(&mixed).view(shape).to_device(device).to_kind(kind), outcome)
+    }
+}
+
+/// One pass through the decoder.
+struct Pass<'a, 'b, 'c> {
+    forward: &'a mut Forward,
+    lanes: &'b mut [Lane<'c>],
+    layer: usize,
+    /// On the processor in fp32.
+    is_plain: bool,
+    /// The first failure of attention.
+    outcome: Result<(), AttentionError>,
+}
+
+impl Between for Pass<'_, '_, '_> {
+    fn mix(&mut self, projected: [Tensor; 3]) -> Tensor {
+        let (mixed, outcome) = self.forward.attend(self.layer, projected, self.lanes);
+        if self.outcome.is_ok() {
+            self.outcome = outcome;
+        }
+        mixed
     }
 
-    /// The activation [T, intermediate], in place.
-    fn silu(&self, gate: &Tensor) -> Tensor {
-        if gate.device() != Device::Cpu {
-            return gate.silu();
+    fn norm(&self, norm: &RmsNorm, x: &Tensor) -> Tensor {
+        if self.is_plain { pointwise::rms_norm(x, &norm.weight, norm.epsilon) } else { norm.forward(x) }
+    }
+
+    fn rotate(&self, rope: &RopeTables, x: Tensor) -> Tensor {
+        if self.is_plain {
+            pointwise::rotate(x.transpose(0, 1), &rope.cos, &rope.sin).transpose(0, 1)
+        } else {
+            rope.rotate(&x)
         }
-        let rows = gate.size()[0];
-        let tile = ((SERIAL_ELEMENTS - 1) / self.intermediate).max(1);
-        for start in (0..rows).step_by(usize::try_from(tile).unwrap_or(1)) {
-            let _ = gate.narrow(0, start, tile.min(rows - start)).silu_();
-        }
-        gate.shallow_clone()
+    }
+
+    fn gate(&self, gate: Tensor, up: &Tensor) -> Tensor {
+        if self.is_plain { pointwise::gated(gate, up) } else { gate.silu() * up }
+    }
+
+    fn add(&self, x: &Tensor, y: Tensor) -> Tensor {
+        if self.is_plain { pointwise::add(x, y) } else { x + y }
     }
 }
 
@@ -216,13 +251,4 @@ fn grow(own: &mut [Block], tokens: usize) {
         block.grow(count);
         left -= count;
     }
-}
-
-/// The values in row order, in the host's memory.
-fn to_host(x: &Tensor) -> Vec<f32> {
-    let x = x.to_kind(Kind::Float).to_device(Device::Cpu).contiguous();
-    let mut values = vec![0f32; x.numel()];
-    let count = values.len();
-    x.copy_data(&mut values, count);
-    values
 }

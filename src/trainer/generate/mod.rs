@@ -19,6 +19,7 @@ pub mod cache;
 pub mod draw;
 pub mod forward;
 mod group;
+pub mod pointwise;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,12 +36,16 @@ use cache::{PrefixCache, common};
 use draw::draw;
 use forward::{Forward, Lane, Policy, Wants};
 use group::{Group, Limits};
+use pointwise::numbers;
 
 /// Rows of waiting prompts that one tick reads beside the running sequences: enough for the matrix products to run at
 /// full speed, few enough that a long prompt does not hold up the others.
 const PROMPT_ROWS: usize = 256;
 /// A prompt waits for another one that is being read if they have this many unknown tokens in common.
 const WORTH_WAITING_TOKENS: usize = 16;
+
+/// Token ids to text.
+pub type Decode = Arc<dyn Fn(&[TokenId]) -> String + Send + Sync>;
 
 /// What generation needs to know beside the model.
 #[derive(Clone)]
@@ -54,7 +59,7 @@ pub struct GeneratorSpec {
     /// Token ids that end a text.
     pub end_of_text: Vec<TokenId>,
     /// Token ids to text, for stop strings.
-    pub decode: Arc<dyn Fn(&[TokenId]) -> String + Send + Sync>,
+    pub decode: Decode,
 }
 
 /// What a generator has done since it was last asked.
@@ -96,9 +101,17 @@ pub struct Generator {
 
 impl Generator {
     /// A sampler for `model`, whose weights are those of version 0.
-    pub fn new(model: &ModelConfig, policy: Policy<'_>, spec: GeneratorSpec, threads: usize) -> Generator {
-        Generator {
-            forward: Forward::new(model, policy.decoder, spec.max_model_tokens, threads),
+    ///
+    /// # Errors
+    /// No threads for attention.
+    pub fn new(
+        model: &ModelConfig,
+        policy: Policy<'_>,
+        spec: GeneratorSpec,
+        threads: usize,
+    ) -> Result<Generator, TrainerError> {
+        Ok(Generator {
+            forward: Forward::new(model, policy.decoder, spec.max_model_tokens, threads)?,
             spec,
             vocab_tokens: usize::try_from(model.vocab_size).unwrap_or_default(),
             cache: PrefixCache::default(),
@@ -107,7 +120,7 @@ impl Generator {
             groups: Vec::new(),
             version: Some(WeightVersion::INITIAL),
             report: GeneratorReport::default(),
-        }
+        })
     }
 
     /// Takes a request; the answer comes out of some later tick, or at once if it cannot be met.
@@ -162,21 +175,21 @@ impl Generator {
     /// what is done. Returns the number of answers given.
     ///
     /// # Errors
-    /// None of its own: a request whose logits are not finite is answered with the error.
-    pub fn tick(&mut self, policy: Policy<'_>) -> usize {
-        let Some(version) = self.version else { return 0 };
+    /// A broken invariant; everything has to be failed then. A request whose logits are not finite is answered with that.
+    pub fn tick(&mut self, policy: Policy<'_>) -> Result<usize, TrainerError> {
+        let Some(version) = self.version else { return Ok(0) };
         self.drop_abandoned();
         let refused = self.admit();
-        let rows = self.advance(policy);
+        let rows = self.advance(policy)?;
         self.report.ticks += 1;
         self.report.peak_bytes = self.report.peak_bytes.max(self.meter.bytes());
-        refused + self.sample(rows, version)
+        Ok(refused + self.sample(rows, version))
     }
 
     /// Answers everything with `error`: the state is in doubt.
     pub fn fail_all(&mut self, error: &TrainerError) {
-        let TrainerError::Panicked { operation, message } = error else { return };
-        let again = || TrainerError::Panicked { operation, message: message.clone() };
+        let message = crate::error::chain(error).join(": ");
+        let again = || TrainerError::Panicked { operation: "generation", message: message.clone() };
         for asked in self.waiting.drain(..) {
             let _ = asked.reply.send(Err(again()));
         }
@@ -190,7 +203,12 @@ impl Generator {
     ///
     /// # Errors
     /// [`TrainerError::Request`] for a token outside the vocabulary or more tokens than the context.
-    pub fn score(&self, policy: Policy<'_>, tokens: &[TokenId], chunk_rows: usize) -> Result<Vec<f32>, TrainerError> {
+    pub fn score(
+        &mut self,
+        policy: Policy<'_>,
+        tokens: &[TokenId],
+        chunk_rows: usize,
+    ) -> Result<Vec<f32>, TrainerError> {
         self.check_tokens(tokens, 0)?;
         let scored = tokens.len().saturating_sub(1);
         if scored == 0 {
@@ -198,7 +216,7 @@ impl Generator {
         }
         let mut own = [Block::new(self.forward.kv(), scored, &Meter::default())];
         let lane = Lane { tokens: &tokens[..scored], position: 0, seen: &[], own: &mut own, wants: Wants::All };
-        let Some(hidden) = self.forward.run(policy, &mut [lane]) else { return Ok(Vec::new()) };
+        let Some(hidden) = self.forward.run(policy, &mut [lane])? else { return Ok(Vec::new()) };
         let rows: Vec<u32> = (0..scored as u32).collect();
         let head = Head { weight: policy.projection, temperature: 1.0, chunk_rows };
         Ok(head.logprobs(&hidden, &Scored::new(&rows, &tokens[1..], policy.decoder.device())))
@@ -327,7 +345,7 @@ impl Generator {
 
     /// One pass through the decoder. Returns the groups that get tokens, each with the number of its rows, and the
     /// probabilities of the rows.
-    fn advance(&mut self, policy: Policy<'_>) -> Rows {
+    fn advance(&mut self, policy: Policy<'_>) -> Result<Rows, TrainerError> {
         let mut room = PROMPT_ROWS;
         let mut takers = Vec::new();
         let mut temperatures: Vec<f64> = Vec::new();
@@ -345,12 +363,12 @@ impl Generator {
             }
         }
         if lanes.is_empty() {
-            return Rows { takers, probabilities: Vec::new() };
+            return Ok(Rows { takers, probabilities: Vec::new() });
         }
-        let hidden = self.forward.run(policy, &mut lanes);
+        let hidden = self.forward.run(policy, &mut lanes)?;
         let probabilities =
             hidden.map_or_else(Vec::new, |hidden| probabilities(&Forward::logits(policy, &hidden), &temperatures));
-        Rows { takers, probabilities }
+        Ok(Rows { takers, probabilities })
     }
 
     /// Draws a token for every row's sequences and answers what is done.
@@ -370,11 +388,8 @@ impl Generator {
             }
         }
         let mut answered = 0;
-        let mut index = 0;
-        let groups = std::mem::take(&mut self.groups);
-        for group in groups {
+        for (index, group) in std::mem::take(&mut self.groups).into_iter().enumerate() {
             let is_broken = broken.contains(&index);
-            index += 1;
             if is_broken || group.is_done() {
                 answered += 1;
                 if let Some(entry) = group.entry() {
@@ -411,10 +426,6 @@ fn probabilities(logits: &Tensor, temperatures: &[f64]) -> Vec<f32> {
         } else {
             logits / Tensor::from_slice(&divisors).to_device(logits.device()).unsqueeze(1)
         };
-        let rows = logits.softmax(-1, Kind::Float).to_device(tch::Device::Cpu).contiguous();
-        let mut values = vec![0f32; rows.numel()];
-        let count = values.len();
-        rows.copy_data(&mut values, count);
-        values
+        numbers(&logits.softmax(-1, Kind::Float)).into_owned()
     })
 }

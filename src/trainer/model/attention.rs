@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::config::ModelConfig;
 use super::rope::RopeTables;
-use super::{Linear, RmsNorm, Weights};
+use super::{Between, Linear, RmsNorm, Weights};
 
 /// What attention needs beside the rows: the same for every block of a forward pass.
 pub struct Context {
@@ -42,11 +42,25 @@ impl Attention {
         }
     }
 
-    /// [T, hidden] to [T, hidden].
-    pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
-        let [q, k, v] = self.project(x, &context.rope);
+    /// Queries [heads, T, head_dim], keys and values [kv_heads, T, head_dim] of rows [T, hidden]; queries and keys are
+    /// rotated to their positions.
+    pub fn project(&self, x: &Tensor, rope: &RopeTables, between: &impl Between) -> [Tensor; 3] {
+        let rows = x.size()[0];
+        let heads = |y: Tensor, norm: Option<&RmsNorm>| {
+            let y = y.view([rows, -1, self.head_dim]);
+            let y = norm.map_or_else(|| y.shallow_clone(), |norm| between.norm(norm, &y));
+            y.transpose(0, 1)
+        };
+        let q = between.rotate(rope, heads(self.q.forward(x), self.q_norm.as_ref()));
+        let k = between.rotate(rope, heads(self.k.forward(x), self.k_norm.as_ref()));
+        let v = heads(self.v.forward(x), None);
+        [q, k, v]
+    }
+
+    /// Attention of the rows over each other, in libtorch: see [`super::Between::mix`]. `mask` as in [`Context::mask`].
+    pub fn mix(&self, [q, k, v]: [Tensor; 3], mask: Option<&Tensor>) -> Tensor {
         // On CUDA no fused kernel takes both a mask and fewer key heads; repeating them keeps off the slow one.
-        let repeats = context.mask.is_some() && self.is_grouped && x.device().is_cuda();
+        let repeats = mask.is_some() && self.is_grouped && q.device().is_cuda();
         let (k, v) = if repeats {
             let times = q.size()[0] / k.size()[0];
             (k.repeat_interleave_self_int(times, 0, None), v.repeat_interleave_self_int(times, 0, None))
@@ -57,28 +71,13 @@ impl Attention {
             &q.unsqueeze(0),
             &k.unsqueeze(0),
             &v.unsqueeze(0),
-            context.mask.as_ref(),
+            mask,
             0.0,
-            context.mask.is_none(),
+            mask.is_none(),
             None,
             self.is_grouped && !repeats,
         );
-        self.output(&mixed.squeeze_dim(0).transpose(0, 1))
-    }
-
-    /// Queries [heads, T, head_dim], keys and values [kv_heads, T, head_dim] of rows [T, hidden]; queries and keys are
-    /// rotated to their positions.
-    pub fn project(&self, x: &Tensor, rope: &RopeTables) -> [Tensor; 3] {
-        let rows = x.size()[0];
-        let heads = |y: Tensor, norm: Option<&RmsNorm>| {
-            let y = y.view([rows, -1, self.head_dim]);
-            let y = norm.map_or_else(|| y.shallow_clone(), |norm| norm.forward(&y));
-            y.transpose(0, 1)
-        };
-        let q = rope.rotate(&heads(self.q.forward(x), self.q_norm.as_ref()));
-        let k = rope.rotate(&heads(self.k.forward(x), self.k_norm.as_ref()));
-        let v = heads(self.v.forward(x), None);
-        [q, k, v]
+        mixed.squeeze_dim(0).transpose(0, 1)
     }
 
     /// The output projection: [T, heads, head_dim] to [T, hidden].

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::config::ModelConfig;
-use super::{Linear, Weights};
+use super::{Between, Linear, Weights};
 
 /// One MLP layer.
 pub struct Mlp {
@@ -20,12 +20,7 @@ impl Mlp {
     }
 
     /// [T, hidden] to [T, hidden].
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.forward_with(x, Tensor::silu)
-    }
-
-    /// The same with another way to compute the activation [T, intermediate].
-    pub fn forward_with(&self, x: &Tensor, silu: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
-        self.down.forward(&(silu(&self.gate.forward(x)) * self.up.forward(x)))
+    pub fn forward_with(&self, x: &Tensor, between: &impl Between) -> Tensor {
+        self.down.forward(&between.gate(self.gate.forward(x), &self.up.forward(x)))
     }
 }

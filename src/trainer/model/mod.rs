@@ -53,8 +53,10 @@ impl Linear {
 
 /// Root mean square norm, computed in fp32 and cast back before the gain, as transformers does.
 pub struct RmsNorm {
-    weight: Tensor,
-    epsilon: f64,
+    /// [width].
+    pub weight: Tensor,
+    /// Added to the mean square.
+    pub epsilon: f64,
 }
 
 impl RmsNorm {
@@ -62,7 +64,8 @@ impl RmsNorm {
         RmsNorm { weight: weights.get(&format!("{prefix}.weight")), epsilon: config.norm_epsilon }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    /// [.., width] to [.., width].
+    pub fn forward(&self, x: &Tensor) -> Tensor {
         let kind = x.kind();
         let x = x.to_kind(Kind::Float);
         let variance = x.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
@@ -91,22 +94,56 @@ impl Block {
 
     /// [T, hidden] to [T, hidden].
     pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
-        let x = x + self.attention.forward(&self.attention_norm.forward(x), context);
-        &x + self.mlp.forward(&self.mlp_norm.forward(&x))
+        self.forward_with(x, &context.rope, &mut InLibtorch { attention: &self.attention, context })
     }
 
-    /// The same with attention and activation from outside: `mix` turns queries, keys and values (see
-    /// [`Attention::project`]) into [T, heads, head_dim].
-    pub fn forward_with(
-        &self,
-        x: &Tensor,
-        rope: &RopeTables,
-        mix: impl FnOnce([Tensor; 3]) -> Tensor,
-        silu: impl FnOnce(&Tensor) -> Tensor,
-    ) -> Tensor {
-        let projected = self.attention.project(&self.attention_norm.forward(x), rope);
-        let x = x + self.attention.output(&mix(projected));
-        &x + self.mlp.forward_with(&self.mlp_norm.forward(&x), silu)
+    /// The same with all but the matrix products done by `between`.
+    pub fn forward_with(&self, x: &Tensor, rope: &RopeTables, between: &mut impl Between) -> Tensor {
+        let normed = between.norm(&self.attention_norm, x);
+        let projected = self.attention.project(&normed, rope, between);
+        let mixed = between.mix(projected);
+        let x = between.add(x, self.attention.output(&mixed));
+        let normed = between.norm(&self.mlp_norm, &x);
+        let down = self.mlp.forward_with(&normed, between);
+        between.add(&x, down)
+    }
+}
+
+/// What a block does between its matrix products. The default is libtorch, on any device.
+pub trait Between {
+    /// Queries [heads, T, head_dim], keys and values [kv_heads, T, head_dim] to what the rows see, [T, heads, head_dim].
+    fn mix(&mut self, projected: [Tensor; 3]) -> Tensor;
+
+    /// The norm of rows [.., width].
+    fn norm(&self, norm: &RmsNorm, x: &Tensor) -> Tensor {
+        norm.forward(x)
+    }
+
+    /// Rotates [heads, T, head_dim] to the rows' positions.
+    fn rotate(&self, rope: &RopeTables, x: Tensor) -> Tensor {
+        rope.rotate(&x)
+    }
+
+    /// silu(gate) * up, [T, intermediate].
+    fn gate(&self, gate: Tensor, up: &Tensor) -> Tensor {
+        gate.silu() * up
+    }
+
+    /// The residual sum, [T, hidden].
+    fn add(&self, x: &Tensor, y: Tensor) -> Tensor {
+        x + y
+    }
+}
+
+/// Everything in libtorch, with a graph for the backward pass.
+struct InLibtorch<'a> {
+    attention: &'a Attention,
+    context: &'a Context,
+}
+
+impl Between for InLibtorch<'_> {
+    fn mix(&mut self, projected: [Tensor; 3]) -> Tensor {
+        self.attention.mix(projected, self.context.mask.as_ref())
     }
 }
 

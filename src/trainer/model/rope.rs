@@ -13,8 +13,10 @@ pub struct Rope {
 
 /// cos and sin of each row's angles, [T, head_dim] each, in the dtype of the forward pass.
 pub struct RopeTables {
-    cos: Tensor,
-    sin: Tensor,
+    /// Cosines.
+    pub cos: Tensor,
+    /// Sines.
+    pub sin: Tensor,
 }
 
 impl Rope {
