@@ -51,6 +51,7 @@ fn request(n: u32) -> GenerateRequest {
         stop: Arc::new([]),
         stop_token_ids: Arc::new([]),
         seed: 7,
+        retain: true,
         deadline: Duration::from_secs(20),
     }
 }

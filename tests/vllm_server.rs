@@ -1,4 +1,5 @@
-//! The real vLLM server with a tiny random model: sampling, hot reload, refused weights.
+//! What only a server has, on the real vLLM with a tiny random model: its prefix cache, refused weights, the modes of its
+//! logprobs, its death. What every engine must do is in `engine_conformance.rs`.
 //!
 //! One server serves all tests of this file; they take turns and leave the weights of its start behind.
 // clippy knows functions marked as tests only, not their helpers.
@@ -7,24 +8,20 @@
 mod support;
 
 use std::path::Path;
-use std::sync::{Arc, LazyLock, PoisonError};
+use std::sync::{LazyLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use orchestrator::config::{InferenceConfig, LogprobsMode, ServerDevice};
 use orchestrator::inference::vllm::{VllmEngine, VllmSetup};
 use orchestrator::inference::{Engine, EngineError, LoadReport, ReloadPhase};
 use orchestrator::trainer::Family;
-use orchestrator::types::{Continuation, GenerateRequest, Sampling, TokenId, WeightManifest, WeightVersion};
+use orchestrator::types::{Continuation, GenerateRequest, Sampling, TokenId, WeightManifest};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use support::requests::{NEUTRAL, assert_near, prompt, request};
 use support::vllm::{manifest, metric, processes, python, raw_score, raw_state, tiny_model};
 
-const NEUTRAL: Sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0 };
-const GREEDY: Sampling = Sampling { temperature: 0.0, ..NEUTRAL };
 const FILE: &str = "model.safetensors";
-const VOCAB: u32 = 512;
-/// Two ways to the same number in fp32; the order of summation differs.
-const FP32_NATS: f32 = 1e-4;
 
 struct Live {
     runtime: tokio::runtime::Runtime,
@@ -90,90 +87,6 @@ impl Live {
     }
 }
 
-fn request(tokens: &[TokenId], n: u32, seed: u64, sampling: Sampling) -> GenerateRequest {
-    GenerateRequest {
-        affinity: 1,
-        tokens: tokens.to_vec(),
-        n,
-        max_tokens: 24,
-        sampling,
-        stop: Arc::new([]),
-        stop_token_ids: Arc::new([]),
-        seed,
-        deadline: Duration::from_secs(120),
-    }
-}
-
-/// A prompt of `count` tokens, another for each `salt`.
-fn prompt(count: u32, salt: u32) -> Vec<TokenId> {
-    (0..count).map(|i| 3 + (i * 37 + salt * 101) % (VOCAB - 3)).collect()
-}
-
-fn assert_near(found: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (a, b) in found.iter().zip(expected) {
-        assert!((a - b).abs() < FP32_NATS, "{what}: {found:?} and {expected:?}");
-    }
-}
-
-#[test]
-fn samples_are_in_range_repeat_by_seed_and_their_logprobs_are_the_models_own() {
-    on_server(|live| async move {
-        let prompt = prompt(20, 1);
-        let first = live.sample(&prompt, 4, 1000, NEUTRAL).await;
-        assert_eq!(first.len(), 4);
-        for continuation in &first {
-            assert!((1..=24).contains(&continuation.tokens.len()));
-            assert!(continuation.tokens.iter().all(|&token| token < VOCAB));
-            assert!(continuation.logprobs.iter().all(|&logprob| logprob <= 0.0));
-        }
-        assert!(first.iter().any(|other| other.tokens != first[0].tokens), "four samples are not one");
-        assert_eq!(live.sample(&prompt, 4, 1000, NEUTRAL).await, first, "same seed");
-        assert_ne!(live.sample(&prompt, 4, 2000, NEUTRAL).await, first, "another seed");
-        for continuation in &first {
-            let whole: Vec<TokenId> = prompt.iter().chain(&continuation.tokens).copied().collect();
-            let scored = live.score(&whole).await;
-            assert_near(&continuation.logprobs, &scored[prompt.len() - 1..], "sampled and scored");
-        }
-    });
-}
-
-#[test]
-fn stop_tokens_and_stop_texts_end_a_continuation_and_are_kept() {
-    on_server(|live| async move {
-        let prompt = prompt(20, 2);
-        let free = live.sample(&prompt, 1, 5, NEUTRAL).await.remove(0);
-        let stop = free.tokens[3];
-        let cut = GenerateRequest { stop_token_ids: Arc::new([stop]), ..request(&prompt, 1, 5, NEUTRAL) };
-        let got = live.engine.generate(cut).await.expect("stops").remove(0);
-        let end = free.tokens.iter().position(|&token| token == stop).expect("it was drawn");
-        assert_eq!(got.tokens, free.tokens[..=end]);
-        assert_eq!(got.finish, orchestrator::types::FinishReason::Stop);
-    });
-}
-
-#[test]
-fn a_reload_changes_the_output_and_the_old_weights_bring_it_back_bit_for_bit() {
-    on_server(|live| async move {
-        live.load("a", 10).await;
-        let prompt = prompt(30, 3);
-        let (greedy, scored) = (live.sample(&prompt, 1, 0, GREEDY).await, live.score(&prompt).await);
-        let report = live.load("b", 11).await;
-        println!("reload: {report:?}");
-        assert_eq!(report.phases.len(), 5);
-        let held = report.held;
-        assert_eq!((held.bitwise_tensors + held.probed_tensors, held.unchecked_tensors), (20, 0), "{held:?}");
-        let new = live.sample(&prompt, 1, 0, GREEDY).await;
-        assert_eq!(new[0].weight_version, WeightVersion(11));
-        assert_ne!(new[0].tokens, greedy[0].tokens);
-        assert_ne!(live.score(&prompt).await, scored);
-        live.load("a", 12).await;
-        let back = live.sample(&prompt, 1, 0, GREEDY).await;
-        assert_eq!((&back[0].tokens, &back[0].logprobs), (&greedy[0].tokens, &greedy[0].logprobs));
-        assert_eq!(live.score(&prompt).await, scored);
-    });
-}
-
 #[test]
 fn no_prefix_cache_outlives_its_weights() {
     on_server(|live| async move {
@@ -184,7 +97,11 @@ fn no_prefix_cache_outlives_its_weights() {
         let hits = metric(&live.url, "vllm:prefix_cache_hits_total").await;
         assert_eq!(live.sample(&prompt, 1, 9, NEUTRAL).await[0].tokens, before[0].tokens);
         assert_eq!(metric(&live.url, "vllm:prefix_cache_hits_total").await - hits, 256.0, "the cache is in use");
-        live.load("b", 21).await;
+        let report = live.load("b", 21).await;
+        println!("reload: {report:?}");
+        assert_eq!(report.phases.len(), 5);
+        let held = report.held;
+        assert_eq!((held.bitwise_tensors + held.probed_tensors, held.unchecked_tensors), (20, 0), "{held:?}");
         let hits = metric(&live.url, "vllm:prefix_cache_hits_total").await;
         let after = live.sample(&prompt, 1, 9, NEUTRAL).await.remove(0);
         assert_eq!(metric(&live.url, "vllm:prefix_cache_hits_total").await - hits, 0.0, "nothing old is hit");

@@ -6,6 +6,7 @@ reference   logits and logprobs of sequences, loss and gradients of the full obj
             parameters after AdamW steps. Tensors go to `out` (safetensors).
 compare     loads an export with transformers, compares every parameter bit by bit with the original, and runs the
             tokenizer.
+generate    greedy continuations of prompts, one by one, with the logprob of each token and its lead over the second.
 """
 
 import json
@@ -106,11 +107,34 @@ def compare(job):
     }
 
 
+def generate(job):
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32, attn_implementation="eager")
+    model.eval()
+    # Nothing ends a text: all tokens are compared.
+    model.generation_config.eos_token_id = None
+    answers = []
+    for prompt in job["prompts"]:
+        ids = torch.tensor([prompt])
+        output = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=job["new_tokens"], do_sample=False,
+            return_dict_in_generate=True, output_logits=True,
+        )
+        logprobs = torch.log_softmax(torch.cat(output.logits).float(), -1)
+        best = logprobs.topk(2, -1)
+        answers.append({
+            "tokens": output.sequences[0, len(prompt) :].tolist(),
+            "logprobs": best.values[:, 0].tolist(),
+            "seconds": best.indices[:, 1].tolist(),
+            "leads": (best.values[:, 0] - best.values[:, 1]).tolist(),
+        })
+    return answers
+
+
 def main():
     with open(sys.argv[1]) as file:
         jobs = json.load(file)
     torch.set_num_threads(1)
-    kinds = {"reference": reference, "compare": compare}
+    kinds = {"reference": reference, "compare": compare, "generate": generate}
     print(json.dumps([kinds[job["kind"]](job) for job in jobs]))
 
 

@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use orchestrator::config::{AdvantageForm, ComputeDtype, DeviceChoice, TrainConfig};
 use orchestrator::rng::{Purpose, stream};
 use orchestrator::trainer::pack::{self, PackedBatch, WeighedGroup};
-use orchestrator::trainer::{Family, Learner, ModelSpec, TrainerSpec, init_model};
+use orchestrator::trainer::{Family, GeneratorSpec, Learner, ModelSpec, Trainer, TrainerSpec, Use, init_model};
 use orchestrator::types::{
     GroupNode, NodeId, ProblemId, Prompt, Provenance, TokenId, Trajectory, TrajectoryGroup, Verdict, WeightVersion,
 };
@@ -35,7 +36,14 @@ pub fn config() -> TrainConfig {
 }
 
 pub fn spec(model_dir: &Path, config: TrainConfig) -> TrainerSpec {
-    TrainerSpec { config, model_dir: model_dir.to_path_buf(), temperature: 0.8, response_budget_tokens: 64 }
+    TrainerSpec {
+        config,
+        model_dir: model_dir.to_path_buf(),
+        temperature: 0.8,
+        response_budget_tokens: 64,
+        generator: None,
+        purpose: Use::Training,
+    }
 }
 
 /// A small random model with larger weights than usual, so that logits and gradients are far from degenerate.
@@ -49,6 +57,22 @@ pub fn tiny(family: Family, change: impl FnOnce(&mut ModelSpec)) -> TempDir {
 
 pub fn learner(model_dir: &Path, config: TrainConfig) -> Learner {
     Learner::load(spec(model_dir, config)).unwrap()
+}
+
+/// A sampler with `cache_bytes` for keys and values and nothing that ends a text.
+pub async fn sampler(model_dir: &Path, cache_bytes: u64) -> Trainer {
+    sampler_with(model_dir, cache_bytes, config()).await
+}
+
+pub async fn sampler_with(model_dir: &Path, cache_bytes: u64, config: TrainConfig) -> Trainer {
+    let generator = GeneratorSpec {
+        max_sequences: 64,
+        cache_bytes,
+        max_model_tokens: 2048,
+        end_of_text: Vec::new(),
+        decode: Arc::new(|_| String::new()),
+    };
+    Trainer::spawn(TrainerSpec { generator: Some(generator), ..spec(model_dir, config) }).await.unwrap()
 }
 
 /// A number in [0, 1).

@@ -237,6 +237,9 @@ fn command(config: &InferenceConfig, model: &Path, port: u16, extension_dir: &Pa
     if is_cpu(config.device) {
         // Compilation gains nothing here and costs 20 to 40 s at every start.
         command.arg("--enforce-eager").env("TORCHDYNAMO_DISABLE", "1");
+        // A prompt that is read in two steps rewinds the generator of its seed in between, which no CPU generator can: the
+        // server would die as soon as the prompts that come together exceed the tokens of one step.
+        command.arg("--no-enable-chunked-prefill");
         command.env("VLLM_CPU_KVCACHE_SPACE", config.cpu_kv_cache_gib.to_string());
     } else {
         command.arg("--gpu-memory-utilization").arg(config.gpu_memory_frac.to_string());
@@ -309,7 +312,7 @@ mod tests {
             "-X -m vllm.entrypoints.openai.api_server --host 127.0.0.1 --served-model-name policy --port 81 \
              --model /nowhere/m --dtype auto --max-model-len 18432 --generation-config vllm --worker-extension-cls \
              worker.DeepSearchWorker --logprobs-mode processed_logprobs --disable-uvicorn-access-log --max-num-seqs 7 \
-             --enforce-eager --block-size 32"
+             --enforce-eager --no-enable-chunked-prefill --block-size 32"
         );
         assert_eq!(command.get_program(), "py");
     }

@@ -114,6 +114,18 @@ impl VllmEngine {
         }
     }
 
+    /// vLLM looks such a token up without a check, and dies of it with all that is in flight.
+    fn check_tokens(&self, tokens: &[TokenId]) -> Result<(), EngineError> {
+        let vocab_tokens = self.capabilities.vocab_tokens;
+        let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab_tokens) else { return Ok(()) };
+        Err(EngineError::Refused {
+            url: self.urls().join(", "),
+            path: "/v1/completions".to_owned(),
+            status: 400,
+            message: format!("token {token} is outside the vocabulary of {vocab_tokens}; it was not sent"),
+        })
+    }
+
     async fn generate_once(&self, request: &GenerateRequest) -> Result<Vec<Continuation>, EngineError> {
         self.check_server()?;
         loop {
@@ -204,11 +216,15 @@ impl VllmEngine {
 
 impl Engine for VllmEngine {
     fn generate(&self, request: GenerateRequest) -> EngineFuture<'_, Vec<Continuation>> {
-        Box::pin(async move { retry(self.retry_window, |_| self.generate_once(&request)).await })
+        Box::pin(async move {
+            self.check_tokens(&request.tokens)?;
+            retry(self.retry_window, |_| self.generate_once(&request)).await
+        })
     }
 
     fn score<'a>(&'a self, tokens: &'a [TokenId]) -> EngineFuture<'a, Vec<Vec<f32>>> {
         Box::pin(async move {
+            self.check_tokens(tokens)?;
             let rows = self
                 .pool
                 .replicas()
