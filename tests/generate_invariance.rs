@@ -74,7 +74,7 @@ async fn the_company_of_63_others_changes_no_bit() {
     for dir in models().dirs {
         let alone = ask(&sampler(&dir, CACHE_BYTES).await, subject()).await;
         let company = sampler(&dir, CACHE_BYTES).await;
-        for place in [0, 20, 63] {
+        for place in [0, 63] {
             let mut all: Vec<GenerateRequest> = others(63).collect();
             all.insert(place, subject());
             let answers = join_all(all.into_iter().map(|request| ask(&company, request))).await;
@@ -129,7 +129,9 @@ async fn a_path_may_be_cut_into_any_nodes() {
         let path = joined(&start, &whole.tokens);
         let expansion = |affinity| GenerateRequest { affinity, max_tokens: 6, ..request(&path, 4, 9, NEUTRAL) };
         let expected = ask(&sampler(&dir, CACHE_BYTES).await, expansion(0)).await;
-        for step in [1, 3, 4, 8, 24, 36] {
+        // The real model takes its time.
+        let is_real = real_model().as_ref() == Some(&dir);
+        for step in [1, 3, 4, 8, 24, 36].into_iter().filter(|step| !is_real || [3, 24].contains(step)) {
             let sampler = sampler(&dir, CACHE_BYTES).await;
             let (mut tokens, mut logprobs) = (start.clone(), Vec::new());
             for _ in 0..TOTAL / step {
