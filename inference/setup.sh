@@ -223,7 +223,7 @@ model() {
 }
 
 variant=$(find_variant)
-[ "$(uname -s)" = Linux ] || die "this system is $(uname -s)" "vLLM runs on Linux"
+[ "$(uname -s)" = Linux ] || die "this system is $(uname -s)" "the set-up and vLLM want Linux"
 for part in "$@"; do
     case $part in
         packages | rust | python | model) ;;

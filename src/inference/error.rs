@@ -206,6 +206,11 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether the engine is well and only this request cannot be met.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, EngineError::Refused { .. } | EngineError::Embedded { class: FailureClass::User, .. })
+    }
+
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
         matches!(

@@ -1,8 +1,9 @@
 //! Engines: what generates continuations and takes new weights. Nothing of HTTP and nothing of tensors here.
 //!
 //! Invariant: a [`Continuation`] carries the version of the weights that sampled it, and
-//! no engine answers from a prefix cache of other weights. An engine whose weights are in doubt answers with
-//! [`EngineError::Fenced`] until it has confirmed a load.
+//! no engine answers from a prefix cache of other weights. A server whose weights are in doubt answers with
+//! [`EngineError::Fenced`] until it has confirmed a load; the embedded engine lets requests wait from an update until the
+//! new weights have a version.
 
 pub mod error;
 mod retry;
@@ -134,4 +135,6 @@ pub struct HeldWeights {
     pub unchecked_tensors: u64,
     /// Their size in the file.
     pub unchecked_bytes: u64,
+    /// Size of the file where the engine samples from the very memory that it was written from: nothing to compare.
+    pub shared_bytes: u64,
 }

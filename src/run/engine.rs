@@ -67,6 +67,25 @@ impl Parts {
         }
     }
 
+    /// Whether the largest request of a search fits the memory for keys and values, rather than finding out at depth.
+    ///
+    /// # Errors
+    /// [`TrainerError::CacheTooSmall`].
+    pub fn check_memory(&self, config: &Config, longest_prompt_tokens: usize) -> Result<(), RunError> {
+        if config.inference.engine != EngineKind::Embedded {
+            return Ok(());
+        }
+        let search = &config.search;
+        let [width, depth, step_tokens] = [search.width, search.max_depth, search.step_tokens].map(u64::from);
+        let path_tokens = longest_prompt_tokens as u64 + depth.saturating_sub(1) * step_tokens;
+        let need_bytes = (path_tokens + width * step_tokens.saturating_sub(1)) * self.trainer.token_bytes();
+        let bound_bytes = config.inference.cache_mib << 20;
+        if need_bytes > bound_bytes {
+            return Err(TrainerError::CacheTooSmall { need_bytes, bound_bytes }.into());
+        }
+        Ok(())
+    }
+
     /// Ends a server that was launched for the run.
     pub async fn stop(&self) {
         if let Some(servers) = &self.servers {
@@ -89,10 +108,12 @@ fn trainer_spec(config: &Config, generator: Option<GeneratorSpec>) -> TrainerSpe
 fn generator_spec(config: &Config, tokenizer: &Arc<ModelTokenizer>) -> GeneratorSpec {
     let inference = &config.inference;
     let tokenizer = tokenizer.clone();
+    // Beyond its own context a model's rotations mean nothing, and nothing would say so.
+    let context_tokens = tokenizer.context_tokens().unwrap_or(usize::MAX);
     GeneratorSpec {
         max_sequences: if inference.max_sequences == 0 { EMBEDDED_SEQUENCES } else { inference.max_sequences },
         cache_bytes: inference.cache_mib << 20,
-        max_model_tokens: inference.max_model_tokens,
+        max_model_tokens: inference.max_model_tokens.min(context_tokens),
         end_of_text: tokenizer.end_of_text().to_vec(),
         // A text that cannot be decoded has no stop string; the verifier meets the same failure and records it.
         decode: Arc::new(move |tokens| tokenizer.decode(tokens).unwrap_or_default()),
@@ -140,11 +161,7 @@ impl Engine for EmbeddedEngine {
             self.trainer.name_weights(manifest.version).await.map_err(failed)?;
             let elapsed = start.elapsed();
             // Nothing to compare: what the manifest was made from is what is sampled from.
-            let held = HeldWeights {
-                bitwise_tensors: manifest.tensors.len() as u64,
-                bitwise_bytes: manifest.bytes,
-                ..HeldWeights::default()
-            };
+            let held = HeldWeights { shared_bytes: manifest.bytes, ..HeldWeights::default() };
             let phases = vec![(ReloadPhase::Load, elapsed), (ReloadPhase::ResetCache, Duration::ZERO)];
             Ok(LoadReport { version: manifest.version, elapsed, phases, held })
         })

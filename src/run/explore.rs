@@ -103,7 +103,7 @@ impl Explorer {
             request.retain = depth + 1 < self.search.max_depth;
             let continuations = match self.engine.generate(request).await {
                 Ok(continuations) => continuations,
-                Err(refusal @ EngineError::Refused { .. }) => {
+                Err(refusal) if refusal.is_refusal() => {
                     return Ok(Explored { tree, end: Err(refusal), elapsed: started.elapsed(), seed });
                 }
                 Err(error) => return Err(RunError::Engine(error)),

@@ -192,6 +192,7 @@ async fn train(
         Interruptible::Finished(parts) => parts?,
         Interruptible::Interrupted => return Ok(Ended::Interrupted),
     };
+    parts.check_memory(config, problems.longest_prompt_tokens())?;
     let loading = Arc::new(Mutex::new(()));
     let work = Work { config, problems, rows: &rows, store, run, run_dir: &run_dir, observer, loading: &loading };
     let steps = work.steps(parts.trainer.clone(), parts.engine.clone(), started, reached);

@@ -101,6 +101,7 @@ pub fn step_end(summary: &StepSummary, report: &StepReport, published: Option<&P
         metric("canary_s", seconds(published.canary));
         metric("held_bitwise_bytes", published.load.held.bitwise_bytes as f64);
         metric("held_probed_tensors", published.load.held.probed_tensors as f64);
+        metric("held_shared_bytes", published.load.held.shared_bytes as f64);
         metric("held_unchecked_tensors", published.load.held.unchecked_tensors as f64);
         for (phase, elapsed) in &published.load.phases {
             metric(&format!("reload_{phase}_s"), seconds(*elapsed));

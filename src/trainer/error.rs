@@ -97,7 +97,18 @@ pub enum TrainerError {
     /// The trainer was started without what generation needs.
     #[error("this trainer does not generate")]
     NoGenerator,
-    /// An update was asked of weights that were loaded for generation only.
+    /// A name for weights that are not those it was given to.
+    #[error("weight version {version} is not what the trainer holds: {}", match exported {
+        Some(exported) => format!("that is version {exported}"),
+        None => "that has not been exported since it changed".to_owned(),
+    })]
+    NotThese {
+        /// The name.
+        version: WeightVersion,
+        /// What the weights were last exported as.
+        exported: Option<WeightVersion>,
+    },
+    /// An update or a file was asked of weights that were loaded for generation only.
     #[error("these weights were loaded for generation only")]
     Frozen,
     /// `device = "cuda"` on a machine without a usable GPU.
@@ -160,14 +171,15 @@ impl Hint for TrainerError {
             | TrainerError::Setting { .. }
             | TrainerError::Request { .. }
             | TrainerError::CacheTooSmall { .. }
-            | TrainerError::NotFinite { .. }
             | TrainerError::NoCuda => FailureClass::User,
             TrainerError::Attention(error) => error.class(),
-            TrainerError::Read { .. } | TrainerError::Write { .. } | TrainerError::Torch { .. } => {
-                FailureClass::Environment
-            }
+            TrainerError::NotFinite { .. }
+            | TrainerError::Read { .. }
+            | TrainerError::Write { .. }
+            | TrainerError::Torch { .. } => FailureClass::Environment,
             TrainerError::Group { .. }
             | TrainerError::NoGenerator
+            | TrainerError::NotThese { .. }
             | TrainerError::Frozen
             | TrainerError::Panicked { .. }
             | TrainerError::Stopped => FailureClass::Bug,
@@ -183,11 +195,13 @@ impl Hint for TrainerError {
                 Some("supported are Llama, Qwen2 and Qwen3 decoders with full attention, not quantized".into())
             }
             TrainerError::CacheTooSmall { need_bytes, .. } => {
-                Some(format!("set `inference.cache_mib` to at least {}", need_bytes.div_ceil(1 << 20)))
+                let mib = need_bytes.div_ceil(1 << 20);
+                Some(format!("allow {mib} MiB or more: `inference.cache_mib`, or `--cache-mib` of `generate`"))
             }
-            TrainerError::NotFinite { .. } => {
-                Some("the policy has diverged: lower `train.learning_rate` or `train.max_grad_norm`".into())
-            }
+            TrainerError::NotFinite { .. } => Some(
+                "if it was trained just now it has diverged: lower `train.learning_rate` or `train.max_grad_norm`"
+                    .into(),
+            ),
             TrainerError::NoCuda => Some("set `train.device` to `cpu` or `auto`, or check the NVIDIA driver".into()),
             TrainerError::Panicked { message, .. } if message.contains("out of memory") => {
                 Some("lower `train.micro_batch_tokens` or set `train.checkpoint_activations`".into())

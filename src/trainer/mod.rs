@@ -82,6 +82,11 @@ impl Trainer {
         })
     }
 
+    /// Memory of the keys and values of one token of generation.
+    pub fn token_bytes(&self) -> u64 {
+        self.facts.token_bytes
+    }
+
     /// V, the size of the vocabulary.
     pub fn vocab_tokens(&self) -> usize {
         self.facts.vocab_tokens
@@ -138,10 +143,11 @@ impl Trainer {
         self.ask(|reply| Command::ScoreGenerated(tokens, reply)).await
     }
 
-    /// Says that the weights, as they are now, are `version`. Generation rests from an update until then.
+    /// Says that the weights are `version`, as which they have just been exported. Generation rests from an update until
+    /// then: requests wait.
     ///
     /// # Errors
-    /// A trainer without a generator.
+    /// [`TrainerError::NotThese`]: the weights have changed since that export. A trainer without a generator.
     ///
     /// # Cancel safety
     /// The name may have been given.

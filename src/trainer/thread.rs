@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::{TrainerError, first_line};
 use super::generate::{Generator, GeneratorReport};
 use super::learner::{Learner, TrainerSpec};
+use super::params::Use;
 use super::report::StepReport;
 use super::{checkpoint, export};
 use crate::types::{Continuation, GenerateRequest, TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
@@ -74,6 +75,8 @@ pub struct Facts {
     pub vocab_tokens: usize,
     /// Whether it computes on the processor.
     pub is_on_processor: bool,
+    /// Memory of the keys and values of one token; 0 without a generator.
+    pub token_bytes: u64,
 }
 
 /// Starts the thread and waits until the model is loaded.
@@ -97,26 +100,21 @@ fn body(spec: TrainerSpec, loaded: Reply<(Arc<AtomicBool>, Facts)>, mut queue: m
     let load = || {
         let learner = Learner::load(spec)?;
         let generator = learner.generator()?;
-        Ok((learner, generator))
+        Ok(Worker { learner, generator, exported: None, decoding_steps: 0 })
     };
-    let (mut learner, mut generator) = match guarded("loading the model", load) {
-        Ok(loaded) => loaded,
+    let mut worker = match guarded("loading the model", load) {
+        Ok(worker) => worker,
         Err(error) => {
             let _ = loaded.send(Err(error));
             return;
         }
     };
     // A caller that has gone away is no reason to stop: the channel closes when the handle does.
-    let facts = Facts {
-        vocab_tokens: usize::try_from(learner.model.vocab_size).unwrap_or_default(),
-        is_on_processor: learner.policy().decoder.device() == tch::Device::Cpu,
-    };
-    let _ = loaded.send(Ok((learner.stop_flag(), facts)));
-    let mut turns = Turns::default();
+    let _ = loaded.send(Ok((worker.learner.stop_flag(), worker.facts())));
     // Commands first, in the order they came; between two of them, while there is something to generate, one step of
     // decoding. So an update waits for one step at most, and no token is sampled during an update.
     loop {
-        let is_generating = generator.as_ref().is_some_and(Generator::has_work);
+        let is_generating = worker.generator.as_ref().is_some_and(Generator::has_work);
         let command = if is_generating {
             match queue.try_recv() {
                 Ok(command) => Some(command),
@@ -129,40 +127,49 @@ fn body(spec: TrainerSpec, loaded: Reply<(Arc<AtomicBool>, Facts)>, mut queue: m
                 None => return,
             }
         };
-        let Some(command) = command else {
-            if let Some(generator) = &mut generator
-                && !turns.tick(generator, &learner, &queue)
-            {
-                return;
-            }
-            continue;
+        let is_alive = match command {
+            Some(command) => worker.obey(command),
+            None => worker.tick(&queue),
         };
-        turns.note(&command);
-        if !obey(command, &mut learner, &mut generator) {
+        if !is_alive {
             return;
         }
     }
 }
 
-/// The order of turns, for the log.
-#[derive(Default)]
-struct Turns {
-    ticks: u64,
+/// What the thread owns.
+struct Worker {
+    learner: Learner,
+    generator: Option<Generator>,
+    /// The version as which the weights were last exported, if they have not changed since: the only name that
+    /// generation may give them.
+    exported: Option<WeightVersion>,
+    /// Since something else had its turn.
+    decoding_steps: u64,
 }
 
-impl Turns {
+impl Worker {
+    fn facts(&self) -> Facts {
+        Facts {
+            vocab_tokens: usize::try_from(self.learner.model.vocab_size).unwrap_or_default(),
+            is_on_processor: self.learner.policy().decoder.device() == tch::Device::Cpu,
+            token_bytes: self.generator.as_ref().map_or(0, Generator::token_bytes),
+        }
+    }
+
     /// One step of decoding; then waits a moment for the requests that follow on the answers. False if the thread must
-    /// end: what panicked is in doubt, and callers learn it from their closed channels.
-    fn tick(&mut self, generator: &mut Generator, learner: &Learner, queue: &mpsc::Receiver<Command>) -> bool {
+    /// end: what failed is in doubt.
+    fn tick(&mut self, queue: &mpsc::Receiver<Command>) -> bool {
+        let Some(generator) = &mut self.generator else { return true };
         let started = Instant::now();
-        let answers = match guarded("generation", || generator.tick(learner.policy())) {
+        let answers = match guarded("generation", || generator.tick(self.learner.policy())) {
             Ok(answers) => answers,
             Err(error) => {
                 generator.fail_all(&error);
                 return false;
             }
         };
-        self.ticks += 1;
+        self.decoding_steps += 1;
         let grace = started.elapsed().mul_f64(GRACE_FRAC);
         let waiting = Instant::now();
         while queue.len() < answers && waiting.elapsed() < grace {
@@ -172,85 +179,120 @@ impl Turns {
     }
 
     /// Says when something else than generation takes its turn.
-    fn note(&mut self, command: &Command) {
-        let turn = match command {
-            Command::Update(..) => "update",
-            Command::Export(..) => "export",
-            Command::Save(..) => "save checkpoint",
-            Command::Load(..) => "load checkpoint",
-            Command::NameWeights(..) => "new weight version",
-            _ => return,
-        };
-        tracing::debug!(after_decoding_steps = self.ticks, turn, "libtorch's turn");
-        self.ticks = 0;
+    fn turn(&mut self, turn: &'static str) {
+        tracing::debug!(after_decoding_steps = self.decoding_steps, turn, "libtorch's turn");
+        self.decoding_steps = 0;
     }
-}
 
-/// Carries out a command; false if the thread must end.
-fn obey(command: Command, learner: &mut Learner, generator: &mut Option<Generator>) -> bool {
-    match command {
-        Command::Update(groups, reply) => {
-            let result = guarded("a training step", || learner.update(&groups));
-            let is_unchanged = result.as_ref().is_ok_and(|report| report.updates_done() == 0);
-            if let Some(generator) = generator.as_mut().filter(|_| !is_unchanged) {
-                generator.weights_changed();
-            }
-            answer(reply, result)
-        }
-        Command::Score(tokens, temperature, reply) => {
-            answer(reply, guarded("scoring", || learner.score(&tokens, temperature)))
-        }
-        Command::Generate(request, reply) => {
-            match generator {
-                Some(generator) => generator.submit(*request, reply),
-                None => return answer(reply, Err(TrainerError::NoGenerator)),
-            }
-            true
-        }
-        Command::ScoreGenerated(tokens, reply) => {
-            let chunk_rows = learner.spec().config.vocab_chunk_tokens;
-            let run = || {
-                let generator = generator.as_mut().ok_or(TrainerError::NoGenerator)?;
-                generator.score(learner.policy(), &tokens, chunk_rows)
-            };
-            answer(reply, guarded("scoring", run))
-        }
-        Command::NameWeights(version, reply) => {
-            answer(reply, with(generator, |generator| generator.name_weights(version)))
-        }
-        Command::GeneratingVersion(reply) => answer(reply, with(generator, |generator| generator.version())),
-        Command::Release(affinity) => {
-            if let Some(generator) = generator {
-                generator.release(affinity);
-            }
-            true
-        }
-        Command::GeneratorReport(reply) => answer(reply, with(generator, Generator::take_report)),
-        Command::Export(dir, version, reply) => {
-            let spec = learner.spec().clone();
-            let run = || {
-                let (source, dtype) = (&spec.model_dir, spec.config.export_dtype);
-                export::export(&learner.parameters, source, dtype, &dir, version)
-            };
-            answer(reply, guarded("an export", run))
-        }
-        Command::Save(file, reply) => {
-            let run = || checkpoint::save(&learner.parameters, &learner.optimizer, &file);
-            answer(reply, guarded("saving a checkpoint", run))
-        }
-        Command::Load(file, reply) => {
-            let run = || checkpoint::load(&mut learner.parameters, &mut learner.optimizer, &file);
-            let result = guarded("loading a checkpoint", run);
-            if let Some(generator) = generator {
-                generator.weights_changed();
-            }
-            answer(reply, result)
+    fn weights_changed(&mut self) {
+        self.exported = None;
+        if let Some(generator) = &mut self.generator {
+            generator.weights_changed();
         }
     }
-}
 
-fn with<T>(generator: &mut Option<Generator>, run: impl FnOnce(&mut Generator) -> T) -> Result<T, TrainerError> {
-    generator.as_mut().map(run).ok_or(TrainerError::NoGenerator)
+    /// Whether the weights are those of a training, so that files of them make sense.
+    fn check_trained(&self) -> Result<(), TrainerError> {
+        if self.learner.spec().purpose == Use::Training { Ok(()) } else { Err(TrainerError::Frozen) }
+    }
+
+    fn generating<T>(
+        &mut self,
+        run: impl FnOnce(&mut Generator, &Learner) -> Result<T, TrainerError>,
+    ) -> Result<T, TrainerError> {
+        let generator = self.generator.as_mut().ok_or(TrainerError::NoGenerator)?;
+        guarded("generation", || run(generator, &self.learner))
+    }
+
+    /// Carries out a command; false if the thread must end.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Update(groups, reply) => {
+                self.turn("update");
+                let result = guarded("a training step", || self.learner.update(&groups));
+                let is_unchanged = match &result {
+                    Ok(report) => report.updates_done() == 0,
+                    Err(error) => matches!(error, TrainerError::Group { .. } | TrainerError::Frozen),
+                };
+                if !is_unchanged {
+                    self.weights_changed();
+                }
+                answer(reply, result)
+            }
+            Command::Score(tokens, temperature, reply) => {
+                answer(reply, guarded("scoring", || self.learner.score(&tokens, temperature)))
+            }
+            Command::Generate(request, reply) => {
+                let Some(generator) = &mut self.generator else {
+                    return answer(reply, Err(TrainerError::NoGenerator));
+                };
+                generator.submit(*request, reply);
+                true
+            }
+            Command::ScoreGenerated(tokens, reply) => {
+                let score = |generator: &mut Generator, learner: &Learner| {
+                    generator.score(learner.policy(), &tokens, learner.spec().config.vocab_chunk_tokens)
+                };
+                answer(reply, self.generating(score))
+            }
+            Command::NameWeights(version, reply) => {
+                self.turn("new weight version");
+                let exported = self.exported;
+                let name = |generator: &mut Generator, _: &Learner| {
+                    if exported != Some(version) {
+                        return Err(TrainerError::NotThese { version, exported });
+                    }
+                    generator.name_weights(version);
+                    Ok(())
+                };
+                answer(reply, self.generating(name))
+            }
+            Command::GeneratingVersion(reply) => answer(reply, self.generating(|generator, _| Ok(generator.version()))),
+            Command::Release(affinity) => {
+                if let Some(generator) = &mut self.generator {
+                    generator.release(affinity);
+                }
+                true
+            }
+            Command::GeneratorReport(reply) => {
+                answer(reply, self.generating(|generator, _| Ok(generator.take_report())))
+            }
+            Command::Export(dir, version, reply) => {
+                self.turn("export");
+                let export = || {
+                    self.check_trained()?;
+                    let spec = self.learner.spec();
+                    let (source, dtype) = (&spec.model_dir, spec.config.export_dtype);
+                    export::export(&self.learner.parameters, source, dtype, &dir, version)
+                };
+                let result = guarded("an export", export);
+                if result.is_ok() {
+                    self.exported = Some(version);
+                }
+                answer(reply, result)
+            }
+            Command::Save(file, reply) => {
+                self.turn("save checkpoint");
+                let save = || {
+                    self.check_trained()?;
+                    checkpoint::save(&self.learner.parameters, &self.learner.optimizer, &file)
+                };
+                answer(reply, guarded("saving a checkpoint", save))
+            }
+            Command::Load(file, reply) => {
+                self.turn("load checkpoint");
+                let load = || {
+                    self.check_trained()?;
+                    checkpoint::load(&mut self.learner.parameters, &mut self.learner.optimizer, &file)
+                };
+                let result = guarded("loading a checkpoint", load);
+                if result.is_ok() {
+                    self.weights_changed();
+                }
+                answer(reply, result)
+            }
+        }
+    }
 }
 
 /// Sends the result; false if the thread must end. A reply nobody waits for is dropped.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use tokio::signal::unix::Signal;
 
 use crate::data::ModelTokenizer;
@@ -84,9 +85,9 @@ impl Sampler {
                 tokens: [prompt, &tokens].concat(),
                 max_tokens: left.min(PIECE_TOKENS),
                 seed: seed(self.seed, Purpose::Sampling, &[turn, tokens.len() as u64]),
-                ..self.request(1, left > PIECE_TOKENS)
+                ..self.request(left > PIECE_TOKENS)
             };
-            let Some(pieces) = self.unless(interrupt, request).await? else {
+            let Some(pieces) = self.unless(interrupt, [request]).await? else {
                 break (Ended::Interrupted, self.tokenizer.decode(&tokens)?);
             };
             first.get_or_insert_with(|| started.elapsed());
@@ -120,8 +121,12 @@ impl Sampler {
         interrupt: &mut Signal,
     ) -> Result<Option<Vec<Answer>>, Failure> {
         let started = Instant::now();
-        let request = GenerateRequest { tokens: prompt.to_vec(), max_tokens, ..self.request(count, false) };
-        let Some(found) = self.unless(interrupt, request).await? else { return Ok(None) };
+        // One request each, so that they need not all fit the memory at once; the prompt is read once all the same.
+        let requests = (0..u64::from(count)).map(|index| {
+            let alone = self.request(false);
+            GenerateRequest { tokens: prompt.to_vec(), max_tokens, seed: alone.seed.wrapping_add(index), ..alone }
+        });
+        let Some(found) = self.unless(interrupt, requests).await? else { return Ok(None) };
         let elapsed = started.elapsed();
         let answer = |found: Continuation| {
             let text = self.tokenizer.decode(&found.tokens)?;
@@ -136,11 +141,11 @@ impl Sampler {
         found.into_iter().map(answer).collect::<Result<_, Failure>>().map(Some)
     }
 
-    fn request(&self, n: u32, retain: bool) -> GenerateRequest {
+    fn request(&self, retain: bool) -> GenerateRequest {
         GenerateRequest {
             affinity: 0,
             tokens: Vec::new(),
-            n,
+            n: 1,
             max_tokens: 1,
             sampling: self.sampling,
             stop: self.stop.clone(),
@@ -151,16 +156,17 @@ impl Sampler {
         }
     }
 
-    /// The continuations, or `None` if the person is faster.
+    /// The continuations of all requests in order, or `None` if the person is faster.
     async fn unless(
         &self,
         interrupt: &mut Signal,
-        request: GenerateRequest,
+        requests: impl IntoIterator<Item = GenerateRequest>,
     ) -> Result<Option<Vec<Continuation>>, Failure> {
+        let answers = try_join_all(requests.into_iter().map(|request| self.trainer.generate(request)));
         tokio::select! {
             biased;
             _ = interrupt.recv() => Ok(None),
-            found = self.trainer.generate(request) => Ok(Some(found?)),
+            found = answers => Ok(Some(found?.into_iter().flatten().collect())),
         }
     }
 }

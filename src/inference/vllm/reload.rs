@@ -151,6 +151,7 @@ async fn verify(replica: &Replica, manifest: &WeightManifest) -> Result<HeldWeig
             probed_bytes: held.probed_bytes,
             unchecked_tensors: held.unchecked_tensors,
             unchecked_bytes: held.unchecked_bytes,
+            shared_bytes: 0,
         };
         if least.is_none_or(|other| held.bitwise_bytes + held.probed_bytes < other.bitwise_bytes + other.probed_bytes) {
             least = Some(held);

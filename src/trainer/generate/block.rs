@@ -52,8 +52,14 @@ impl Block {
     /// An empty block.
     pub fn new(shape: KvShape, capacity: usize, meter: &Meter) -> Block {
         let data = vec![0.0; 2 * shape.layers * shape.kv_heads * capacity * shape.head_dim];
-        meter.0.fetch_add(capacity as u64 * shape.token_bytes(), Ordering::Relaxed);
-        Block { shape, data, capacity, len: 0, meter: meter.clone() }
+        let block = Block { shape, data, capacity, len: 0, meter: meter.clone() };
+        meter.0.fetch_add(block.bytes(), Ordering::Relaxed);
+        block
+    }
+
+    /// Memory that it takes.
+    pub fn bytes(&self) -> u64 {
+        self.capacity as u64 * self.shape.token_bytes()
     }
 
     /// Tokens in it.
@@ -107,7 +113,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.meter.0.fetch_sub(self.capacity as u64 * self.shape.token_bytes(), Ordering::Relaxed);
+        self.meter.0.fetch_sub(self.bytes(), Ordering::Relaxed);
     }
 }
 

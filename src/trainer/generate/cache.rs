@@ -20,7 +20,7 @@ pub struct EntryId(u64);
 #[derive(Debug)]
 struct Entry {
     parent: Option<EntryId>,
-    children: BTreeSet<EntryId>,
+    children: Children,
     tokens: Vec<TokenId>,
     spans: Vec<Span>,
     /// The tree that brought it in.
@@ -38,11 +38,14 @@ pub struct Match {
     pub tokens: usize,
 }
 
+/// Nodes by their first token: no two below one node begin alike, since what they share is a node of its own.
+type Children = BTreeMap<TokenId, EntryId>;
+
 /// The prefix tree.
 #[derive(Debug, Default)]
 pub struct PrefixCache {
     entries: BTreeMap<EntryId, Entry>,
-    tops: BTreeSet<EntryId>,
+    tops: Children,
     /// Leaves that nobody is at work below, the least recently used first.
     idle: BTreeSet<(u64, EntryId)>,
     clock: u64,
@@ -54,33 +57,23 @@ impl PrefixCache {
     pub fn find(&mut self, tokens: &[TokenId]) -> Match {
         self.clock += 1;
         let mut found = Match::default();
-        loop {
-            let rest = &tokens[found.tokens..];
-            let children = found.entry.map_or(&self.tops, |at| &self.entries[&at].children);
-            let shared = |child: &EntryId| (common(&self.entries[child].tokens, rest), *child);
-            // The smaller id wins a tie, so that the choice does not depend on anything else.
-            let best = children.iter().map(shared).max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
-            let Some((count @ 1.., child)) = best else { return found };
-            let child = if count < self.entries[&child].tokens.len() { self.split(child, count) } else { child };
-            self.touch(child);
-            found = Match { entry: Some(child), tokens: found.tokens + count };
+        while let Some((child, count)) = self.below(found.entry, &tokens[found.tokens..]) {
+            found = Match { entry: Some(self.step(child, count)), tokens: found.tokens + count };
         }
+        found
     }
 
     /// How many tokens of `tokens` are known; changes nothing.
     pub fn known_tokens(&self, tokens: &[TokenId]) -> usize {
-        let (mut at, mut known) = (&self.tops, 0);
-        loop {
-            let shared = |child: &EntryId| (common(&self.entries[child].tokens, &tokens[known..]), *child);
-            let Some((count @ 1.., child)) = at.iter().map(shared).max_by_key(|(count, _)| *count) else {
-                return known;
-            };
+        let (mut at, mut known) = (None, 0);
+        while let Some((child, count)) = self.below(at, &tokens[known..]) {
             known += count;
             if count < self.entries[&child].tokens.len() {
-                return known;
+                break;
             }
-            at = &self.entries[&child].children;
+            at = Some(child);
         }
+        known
     }
 
     /// Adds what comes after `parent`; returns the node that ends with it. What is known already is left as it is.
@@ -93,14 +86,9 @@ impl PrefixCache {
     ) -> Option<EntryId> {
         self.clock += 1;
         let (mut parent, mut tokens, mut spans) = (parent, tokens, spans.to_vec());
-        while !tokens.is_empty() {
-            let children = parent.map_or(&self.tops, |at| &self.entries[&at].children);
-            let shared = |child: &EntryId| (common(&self.entries[child].tokens, tokens), *child);
-            let best = children.iter().map(shared).max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
-            let Some((count @ 1.., child)) = best else { break };
-            let child = if count < self.entries[&child].tokens.len() { self.split(child, count) } else { child };
-            self.touch(child);
-            (parent, tokens, spans) = (Some(child), &tokens[count..], split(&spans, count).1);
+        while let Some((child, count)) = self.below(parent, tokens) {
+            parent = Some(self.step(child, count));
+            (tokens, spans) = (&tokens[count..], split(&spans, count).1);
         }
         if tokens.is_empty() {
             return parent;
@@ -139,13 +127,15 @@ impl PrefixCache {
 
     /// Drops what `owner` brought in and nobody else stands on: its tree is finished.
     pub fn forget(&mut self, owner: u64) {
-        loop {
-            let leaves: Vec<EntryId> =
-                self.idle.iter().map(|(_, id)| *id).filter(|id| self.entries[id].owner == owner).collect();
-            if leaves.is_empty() {
-                return;
-            }
-            for id in leaves {
+        let is_owned = |(_, id): &(u64, EntryId)| self.entries[id].owner == owner;
+        let leaves: Vec<EntryId> = self.idle.iter().filter(|leaf| is_owned(leaf)).map(|(_, id)| *id).collect();
+        for leaf in leaves {
+            let mut at = Some(leaf);
+            while let Some((id, entry)) = at.and_then(|id| Some((id, self.entries.get(&id)?))) {
+                if entry.owner != owner || !self.idle.contains(&(entry.last_used, id)) {
+                    break;
+                }
+                at = entry.parent;
                 self.remove(id);
             }
         }
@@ -168,20 +158,30 @@ impl PrefixCache {
         self.entries.is_empty()
     }
 
+    /// The node below `at` that begins as `tokens` do, and how far they agree.
+    fn below(&self, at: Option<EntryId>, tokens: &[TokenId]) -> Option<(EntryId, usize)> {
+        let children = at.map_or(&self.tops, |at| &self.entries[&at].children);
+        let child = *children.get(tokens.first()?)?;
+        Some((child, common(&self.entries[&child].tokens, tokens)))
+    }
+
+    /// The node that ends `count` tokens into `child`, marked as used.
+    fn step(&mut self, child: EntryId, count: usize) -> EntryId {
+        let child = if count < self.entries[&child].tokens.len() { self.split(child, count) } else { child };
+        let clock = self.clock;
+        self.change(child, |entry| entry.last_used = clock);
+        child
+    }
+
     fn add(&mut self, parent: Option<EntryId>, tokens: Vec<TokenId>, spans: Vec<Span>, owner: u64) -> EntryId {
         let id = EntryId(self.next);
         self.next += 1;
         let last_used = self.clock;
-        self.entries.insert(id, Entry { parent, children: BTreeSet::new(), tokens, spans, owner, pins: 0, last_used });
-        self.idle.insert((last_used, id));
-        match parent {
-            Some(parent) => self.change(parent, |entry| {
-                entry.children.insert(id);
-            }),
-            None => {
-                self.tops.insert(id);
-            }
+        if let Some(&first) = tokens.first() {
+            self.change_children(parent, |children| children.extend([(first, id)]));
         }
+        self.entries.insert(id, Entry { parent, children: Children::new(), tokens, spans, owner, pins: 0, last_used });
+        self.idle.insert((last_used, id));
         id
     }
 
@@ -190,42 +190,33 @@ impl PrefixCache {
     fn split(&mut self, id: EntryId, count: usize) -> EntryId {
         let Some(entry) = self.entries.get_mut(&id) else { return id };
         let tail = entry.tokens.split_off(count);
+        let first = tail.first().copied();
         let tokens = std::mem::replace(&mut entry.tokens, tail);
         let (head, rest) = split(&entry.spans, count);
         entry.spans = rest;
         let (parent, owner) = (entry.parent, entry.owner);
+        // Takes the place of `id` among the children, since it begins as that did.
         let upper = self.add(parent, tokens, head, owner);
-        match parent {
-            Some(parent) => self.change(parent, |entry| {
-                entry.children.remove(&id);
-            }),
-            None => {
-                self.tops.remove(&id);
-            }
-        }
         self.change(id, |entry| entry.parent = Some(upper));
-        self.change(upper, |entry| {
-            entry.children.insert(id);
-        });
+        self.change_children(Some(upper), |children| children.extend(first.map(|first| (first, id))));
         upper
     }
 
     fn remove(&mut self, id: EntryId) {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.idle.remove(&(entry.last_used, id));
-        match entry.parent {
-            Some(parent) => self.change(parent, |above| {
-                above.children.remove(&id);
-            }),
-            None => {
-                self.tops.remove(&id);
-            }
+        if let Some(first) = entry.tokens.first() {
+            self.change_children(entry.parent, |children| {
+                children.remove(first);
+            });
         }
     }
 
-    fn touch(&mut self, id: EntryId) {
-        let clock = self.clock;
-        self.change(id, |entry| entry.last_used = clock);
+    fn change_children(&mut self, at: Option<EntryId>, change: impl FnOnce(&mut Children)) {
+        match at {
+            Some(at) => self.change(at, |entry| change(&mut entry.children)),
+            None => change(&mut self.tops),
+        }
     }
 
     /// Changes a node and keeps the list of idle leaves true.

@@ -89,7 +89,14 @@ fn from_cut(probabilities: &[f32], sampling: &Sampling, uniform: f64) -> Option<
     if probabilities.iter().any(|probability| probability.is_nan()) {
         return None;
     }
-    let mut order: Vec<usize> = (0..probabilities.len()).collect();
+    let mass_of_all: f64 = probabilities.iter().map(|&probability| f64::from(probability)).sum();
+    // What lies below weighs less than what the nucleus leaves out, so none of it is inside: little is left to sort.
+    let least = match sampling.top_k {
+        0 => (1.0 - sampling.top_p) * mass_of_all / probabilities.len() as f64,
+        _ => 0.0,
+    };
+    let mut order: Vec<usize> =
+        (0..probabilities.len()).filter(|&token| f64::from(probabilities[token]) >= least).collect();
     // The most likely first, the first of equals before the others.
     let rank = |&a: &usize, &b: &usize| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b));
     let kept = match sampling.top_k as usize {
@@ -102,7 +109,7 @@ fn from_cut(probabilities: &[f32], sampling: &Sampling, uniform: f64) -> Option<
     }
     order.sort_unstable_by(rank);
     let mass = |tokens: &[usize]| -> f64 { tokens.iter().map(|&token| f64::from(probabilities[token])).sum() };
-    let nucleus = sampling.top_p * mass(&order);
+    let nucleus = sampling.top_p * if sampling.top_k == 0 { mass_of_all } else { mass(&order) };
     let mut sum = 0.0;
     let wanted = order.iter().take_while(|&&token| {
         let is_inside = sum < nucleus;

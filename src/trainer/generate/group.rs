@@ -85,6 +85,12 @@ impl Group {
         tokens as u64 * self.kv.token_bytes()
     }
 
+    /// The blocks that stay as long as it is at work, shared ones included.
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+        let own = self.siblings.iter().flat_map(|sibling| &sibling.own);
+        self.seen.iter().map(|span| &*span.block).chain(&self.rest).chain(own)
+    }
+
     /// Sequences that take a seat.
     pub fn sequences(&self) -> usize {
         if self.is_reading() {

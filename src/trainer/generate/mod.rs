@@ -19,9 +19,10 @@ pub mod cache;
 pub mod draw;
 pub mod forward;
 mod group;
-pub mod pointwise;
+mod pointwise;
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tch::{Kind, Tensor};
@@ -31,7 +32,7 @@ use super::logprob::{Head, Scored};
 use super::model::ModelConfig;
 use super::thread::Reply;
 use crate::types::{Continuation, GenerateRequest, TokenId, WeightVersion};
-use block::{Block, Meter};
+use block::{Block, Meter, Span};
 use cache::{PrefixCache, common};
 use draw::draw;
 use forward::{Forward, Lane, Policy, Wants};
@@ -47,10 +48,13 @@ const WORTH_WAITING_TOKENS: usize = 16;
 /// Token ids to text.
 pub type Decode = Arc<dyn Fn(&[TokenId]) -> String + Send + Sync>;
 
+/// The smallest temperature beside 0.
+const LEAST_TEMPERATURE: f64 = 1e-6;
+
 /// What generation needs to know beside the model.
 #[derive(Clone)]
 pub struct GeneratorSpec {
-    /// Largest number of sequences sampled at once.
+    /// Largest number of sequences sampled at once; a single request with more runs by itself.
     pub max_sequences: usize,
     /// Bound of the memory for keys and values, in bytes.
     pub cache_bytes: u64,
@@ -132,6 +136,11 @@ impl Generator {
         }
     }
 
+    /// Memory of the keys and values of one token.
+    pub fn token_bytes(&self) -> u64 {
+        self.forward.kv().token_bytes()
+    }
+
     /// Whether a tick would do anything.
     pub fn has_work(&self) -> bool {
         self.version.is_some() && !(self.waiting.is_empty() && self.groups.is_empty())
@@ -179,16 +188,19 @@ impl Generator {
     pub fn tick(&mut self, policy: Policy<'_>) -> Result<usize, TrainerError> {
         let Some(version) = self.version else { return Ok(0) };
         self.drop_abandoned();
-        let refused = self.admit();
+        self.admit();
         let rows = self.advance(policy)?;
         self.report.ticks += 1;
         self.report.peak_bytes = self.report.peak_bytes.max(self.meter.bytes());
-        Ok(refused + self.sample(rows, version))
+        Ok(self.sample(&rows, version))
     }
 
     /// Answers everything with `error`: the state is in doubt.
     pub fn fail_all(&mut self, error: &TrainerError) {
-        let message = crate::error::chain(error).join(": ");
+        let message = match error {
+            TrainerError::Panicked { message, .. } => message.clone(),
+            error => crate::error::chain(error).join(": "),
+        };
         let again = || TrainerError::Panicked { operation: "generation", message: message.clone() };
         for asked in self.waiting.drain(..) {
             let _ = asked.reply.send(Err(again()));
@@ -199,7 +211,7 @@ impl Generator {
     }
 
     /// Logprobs of `tokens[1..]` given what precedes each, `[T - 1]`, in nats, at temperature 1, computed as generation
-    /// computes them, without the cache.
+    /// computes them. Neither the cache nor its bound is used: the memory is given back at once.
     ///
     /// # Errors
     /// [`TrainerError::Request`] for a token outside the vocabulary or more tokens than the context.
@@ -245,13 +257,14 @@ impl Generator {
             return refused(format!("{} continuations of {} tokens are none", request.n, request.max_tokens));
         }
         let sampling = &request.sampling;
-        let is_sound = sampling.temperature >= 0.0
+        // Below that logits divided by it are no numbers any more; 0 is greedy.
+        let is_sound = (sampling.temperature == 0.0 || sampling.temperature >= LEAST_TEMPERATURE)
             && sampling.temperature.is_finite()
             && sampling.top_p > 0.0
             && sampling.top_p <= 1.0;
         if !is_sound {
             return refused(format!(
-                "temperature {} must be at least 0 and top_p {} above 0 and at most 1",
+                "temperature {} must be 0 or at least {LEAST_TEMPERATURE}, and top_p {} above 0 and at most 1",
                 sampling.temperature, sampling.top_p
             ));
         }
@@ -276,15 +289,13 @@ impl Generator {
         });
     }
 
-    /// Starts waiting requests, first come first served, as long as there are seats and memory. Returns the number of
-    /// requests that were refused.
-    fn admit(&mut self) -> usize {
-        let mut refused = 0;
+    /// Starts waiting requests, first come first served, as long as there are seats and memory.
+    fn admit(&mut self) {
         let mut index = 0;
         while let Some(asked) = self.waiting.get(index) {
             let running: usize = self.groups.iter().map(Group::sequences).sum();
             if running > 0 && running + asked.request.n as usize > self.spec.max_sequences {
-                break;
+                return;
             }
             if self.is_worth_waiting(&asked.request.tokens) {
                 index += 1;
@@ -294,34 +305,25 @@ impl Generator {
             if let Some(entry) = known.entry {
                 self.cache.pin(entry);
             }
+            let seen = self.cache.spans(known.entry);
             let need_bytes = Group::need_bytes(&asked.request, known.tokens, self.forward.kv());
-            if !self.make_room(need_bytes) {
+            if !self.make_room(need_bytes, &seen) {
                 if let Some(entry) = known.entry {
                     self.cache.unpin(entry);
                 }
-                if !self.groups.is_empty() {
-                    // What is running will give its memory back.
-                    break;
-                }
-                // Only the known part of its own path is in the way: it is read again instead.
-                if self.cache.evict() {
+                if self.groups.is_empty() && self.cache.evict() {
+                    // Only the known part of its own path is in the way: it is read again instead.
                     self.report.evictions += 1;
                     continue;
                 }
-                refused += 1;
-                if let Some(asked) = self.waiting.remove(index) {
-                    let bound_bytes = self.spec.cache_bytes;
-                    let _ = asked.reply.send(Err(TrainerError::CacheTooSmall { need_bytes, bound_bytes }));
-                }
-                continue;
+                // What is running will give its memory back.
+                return;
             }
-            let Some(asked) = self.waiting.remove(index) else { break };
-            let seen = self.cache.spans(known.entry);
+            let Some(asked) = self.waiting.remove(index) else { return };
             self.report.reused_tokens += known.tokens as u64;
             let kv = self.forward.kv();
             self.groups.push(Group::new(asked.request, asked.reply, known, seen, kv, &self.meter));
         }
-        refused
     }
 
     /// Whether a prompt that is being read will soon provide much of this one.
@@ -331,10 +333,19 @@ impl Generator {
         most.min(tokens.len() - 1) >= self.cache.known_tokens(tokens) + WORTH_WAITING_TOKENS
     }
 
-    /// Whether `need_bytes` are free, after dropping what is least recently used.
-    fn make_room(&mut self, need_bytes: u64) -> bool {
+    /// Whether `need_bytes` are free for a request that has `seen`, after dropping what is least recently used. Where
+    /// that could not be enough nothing is dropped.
+    fn make_room(&mut self, need_bytes: u64, seen: &[Span]) -> bool {
         let promised: u64 = self.groups.iter().map(Group::promised_bytes).sum();
-        while self.meter.bytes() + promised + need_bytes > self.spec.cache_bytes {
+        let at_work = self.groups.iter().flat_map(Group::blocks).chain(seen.iter().map(|span| &*span.block));
+        // Several share a block: it counts once.
+        let staying: BTreeMap<*const Block, u64> =
+            at_work.map(|block| (std::ptr::from_ref(block), block.bytes())).collect();
+        let bound = self.spec.cache_bytes;
+        if staying.values().sum::<u64>() + promised + need_bytes > bound {
+            return false;
+        }
+        while self.meter.bytes() + promised + need_bytes > bound {
             if !self.cache.evict() {
                 return false;
             }
@@ -363,20 +374,20 @@ impl Generator {
             }
         }
         if lanes.is_empty() {
-            return Ok(Rows { takers, probabilities: Vec::new() });
+            return Ok(Rows { takers, probabilities: None });
         }
         let hidden = self.forward.run(policy, &mut lanes)?;
-        let probabilities =
-            hidden.map_or_else(Vec::new, |hidden| probabilities(&Forward::logits(policy, &hidden), &temperatures));
+        let probabilities = hidden.map(|hidden| probabilities(&Forward::logits(policy, &hidden), &temperatures));
         Ok(Rows { takers, probabilities })
     }
 
     /// Draws a token for every row's sequences and answers what is done.
-    fn sample(&mut self, rows: Rows, version: WeightVersion) -> usize {
+    fn sample(&mut self, rows: &Rows, version: WeightVersion) -> usize {
         let limits = Limits { end_of_text: &self.spec.end_of_text, decode: &*self.spec.decode };
-        let mut row = rows.probabilities.chunks_exact(self.vocab_tokens.max(1));
+        let probabilities = rows.probabilities.as_ref().map_or_else(Cow::default, numbers);
+        let mut row = probabilities.chunks_exact(self.vocab_tokens.max(1));
         let mut broken = Vec::new();
-        for (index, count) in rows.takers {
+        for &(index, count) in &rows.takers {
             let of_group: Vec<&[f32]> = row.by_ref().take(count).collect();
             let group = &mut self.groups[index];
             if group.is_reading() {
@@ -412,12 +423,12 @@ impl Generator {
 struct Rows {
     /// Index of a group and the number of its rows, in order.
     takers: Vec<(usize, usize)>,
-    /// [rows, V].
-    probabilities: Vec<f32>,
+    /// [rows, V]; `None` without rows.
+    probabilities: Option<Tensor>,
 }
 
 /// Softmax of logits [R, V] at each row's temperature; a temperature of 0 is taken as 1.
-fn probabilities(logits: &Tensor, temperatures: &[f64]) -> Vec<f32> {
+fn probabilities(logits: &Tensor, temperatures: &[f64]) -> Tensor {
     tch::no_grad(|| {
         let divisors: Vec<f32> =
             temperatures.iter().map(|&temperature| if temperature == 0.0 { 1.0 } else { temperature as f32 }).collect();
@@ -426,6 +437,6 @@ fn probabilities(logits: &Tensor, temperatures: &[f64]) -> Vec<f32> {
         } else {
             logits / Tensor::from_slice(&divisors).to_device(logits.device()).unsqueeze(1)
         };
-        numbers(&logits.softmax(-1, Kind::Float)).into_owned()
+        logits.softmax(-1, Kind::Float)
     })
 }

@@ -20,6 +20,9 @@ pub fn is_plain(x: &Tensor) -> bool {
 
 /// The numbers of a tensor in the order of its indices, in fp32: its own memory where it is [`is_plain`], else a copy.
 pub fn numbers(x: &Tensor) -> Cow<'_, [f32]> {
+    if x.numel() == 0 {
+        return Cow::default();
+    }
     if is_plain(x) {
         // SAFETY: the tensor is contiguous, fp32 and in the host's memory, and outlives the borrow.
         return Cow::Borrowed(unsafe { std::slice::from_raw_parts(x.data_ptr().cast::<f32>(), x.numel()) });
@@ -31,24 +34,32 @@ pub fn numbers(x: &Tensor) -> Cow<'_, [f32]> {
     Cow::Owned(values)
 }
 
-/// The memory of a tensor that is [`is_plain`] and nobody else reads.
+/// A tensor that is [`is_plain`], with the same numbers.
+fn plain(x: Tensor) -> Tensor {
+    if is_plain(&x) { x } else { x.to_kind(Kind::Float).to_device(Device::Cpu).contiguous() }
+}
+
+/// The memory of a tensor that [`plain`] has given, and that nobody else reads: the callers below pass tensors that have
+/// just been made or handed over.
 fn memory(x: &mut Tensor) -> &mut [f32] {
-    let count = if is_plain(x) { x.numel() } else { 0 };
-    // SAFETY: contiguous, fp32, in the host's memory; borrowed exclusively, and the callers below only pass tensors that
-    // they have just made or own.
-    unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast::<f32>(), count) }
+    if x.numel() == 0 {
+        return &mut [];
+    }
+    // SAFETY: contiguous, fp32, in the host's memory; borrowed exclusively, see above.
+    unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast::<f32>(), x.numel()) }
 }
 
 /// Root mean square norm of the rows [.., width] of `x`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
-    let mut out = x.empty_like();
+    let mut out = Tensor::empty(x.size(), (Kind::Float, Device::Cpu));
     let (x, weight) = (numbers(x), numbers(weight));
     fast(&mut Norm { x: &x, weight: &weight, epsilon: epsilon as f32, out: memory(&mut out) });
     out
 }
 
 /// Rotates `x` [T, heads, head_dim] in place by the angles whose cosines and sines are [T, head_dim].
-pub fn rotate(mut x: Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
+pub fn rotate(x: Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
+    let mut x = plain(x);
     let head_dim = usize::try_from(x.size().last().copied().unwrap_or(0)).unwrap_or(0);
     let (cos, sin) = (numbers(cos), numbers(sin));
     fast(&mut Rotation { x: memory(&mut x), cos: &cos, sin: &sin, head_dim });
@@ -56,14 +67,16 @@ pub fn rotate(mut x: Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
 }
 
 /// silu(gate) * up, in the memory of `gate`.
-pub fn gated(mut gate: Tensor, up: &Tensor) -> Tensor {
+pub fn gated(gate: Tensor, up: &Tensor) -> Tensor {
+    let mut gate = plain(gate);
     let up = numbers(up);
     fast(&mut Gate { gate: memory(&mut gate), up: &up });
     gate
 }
 
 /// x + y, in the memory of `y`.
-pub fn add(x: &Tensor, mut y: Tensor) -> Tensor {
+pub fn add(x: &Tensor, y: Tensor) -> Tensor {
+    let mut y = plain(y);
     let x = numbers(x);
     fast(&mut Sum { x: &x, y: memory(&mut y) });
     y

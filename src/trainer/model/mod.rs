@@ -53,7 +53,7 @@ impl Linear {
 
 /// Root mean square norm, computed in fp32 and cast back before the gain, as transformers does.
 pub struct RmsNorm {
-    /// [width].
+    /// Gain of each number of a row, `[width]`.
     pub weight: Tensor,
     /// Added to the mean square.
     pub epsilon: f64,
