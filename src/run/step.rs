@@ -65,7 +65,7 @@ impl Stepper {
     /// The first part that failed; what was recorded before stays.
     ///
     /// # Cancel safety
-    /// Trees that were stored stay (see [`Stepper::search`] for their order); the others are forgotten and their requests cancelled. A drop
+    /// Trees that were stored stay (see `search` below for their order); the others are forgotten and their requests cancelled. A drop
     /// during update or publication leaves the step unfinished in the store.
     pub async fn run(
         &self,
