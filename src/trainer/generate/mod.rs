@@ -19,7 +19,10 @@ pub mod cache;
 pub mod draw;
 pub mod forward;
 mod group;
+mod isa;
 pub mod pointwise;
+pub mod product;
+pub mod workers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -103,7 +106,7 @@ impl Generator {
     /// A sampler for `model`, whose weights are those of version 0.
     ///
     /// # Errors
-    /// No threads for attention.
+    /// No threads.
     pub fn new(
         model: &ModelConfig,
         policy: Policy<'_>,
@@ -366,8 +369,8 @@ impl Generator {
             return Ok(Rows { takers, probabilities: Vec::new() });
         }
         let hidden = self.forward.run(policy, &mut lanes)?;
-        let probabilities =
-            hidden.map_or_else(Vec::new, |hidden| probabilities(&Forward::logits(policy, &hidden), &temperatures));
+        let logits = hidden.map(|hidden| self.forward.logits(policy, &hidden)).transpose()?;
+        let probabilities = logits.map_or_else(Vec::new, |logits| probabilities(&logits, &temperatures));
         Ok(Rows { takers, probabilities })
     }
 
