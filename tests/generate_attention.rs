@@ -270,7 +270,7 @@ fn lengths_that_do_not_fit_are_named() {
 
 #[test]
 fn a_call_without_rows_does_nothing() {
-    assert_eq!(attend(&mut Attention::new(shape((4, 2), 8), 1).unwrap(), &[]), Vec::<f32>::new());
+    assert_eq!(attend(&mut Attention::new(shape((4, 2), 8), workers(1)).unwrap(), &[]), Vec::<f32>::new());
 }
 
 /// A row of a made-up batch: which past, how it is cut, and how much of it is seen.
