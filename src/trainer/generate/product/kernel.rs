@@ -9,7 +9,7 @@ use super::super::isa::{Avx2, Avx512};
 use super::lanes::{COLUMNS, LANES, Lanes};
 use super::panel::{Panel, Panels};
 
-/// Most bytes of input rows that go over the weight rows of a panel together: they stay in the second-level cache.
+/// Most floats of input rows that go over the weights of a panel together: they stay in the second-level cache.
 const BLOCK_FLOATS: usize = 96 * 1024;
 
 /// One product: `x` [rows, depth] and `weight` [width, depth], all lengths checked.
@@ -144,15 +144,15 @@ fn tile<'a, I: Lanes, const R: usize>(
     let steps = depth / LANES;
     let rest = depth % LANES;
     let mut w: [&[[f32; LANES]]; COLUMNS] = [&[]; COLUMNS];
-    for n in 0..COLUMNS {
-        w[n] = &weight(n).as_chunks().0[..steps];
+    for (n, w) in w.iter_mut().enumerate() {
+        *w = &weight(n).as_chunks().0[..steps];
     }
     let mut rows: [&[[f32; LANES]]; R] = [&[]; R];
     for r in 0..R {
         rows[r] = &x[r * depth..][..depth].as_chunks().0[..steps];
     }
     let mut parts = [[isa.zero(); R]; 2];
-    for part in 0..I::PARTS {
+    for (part, blocks) in parts.iter_mut().enumerate().take(I::PARTS) {
         let mut sums = [[isa.zero(); COLUMNS]; R];
         for c in 0..steps {
             if part == 0 {
@@ -173,8 +173,8 @@ fn tile<'a, I: Lanes, const R: usize>(
         }
         if rest > 0 {
             let mut four = [isa.zero(); COLUMNS];
-            for n in 0..COLUMNS {
-                four[n] = isa.load(&padded(&weight(n)[steps * LANES..]), part);
+            for (n, four) in four.iter_mut().enumerate() {
+                *four = isa.load(&padded(&weight(n)[steps * LANES..]), part);
             }
             for r in 0..R {
                 let own = isa.load(&padded(&x[r * depth..][..depth][steps * LANES..]), part);
@@ -184,7 +184,7 @@ fn tile<'a, I: Lanes, const R: usize>(
             }
         }
         for r in 0..R {
-            parts[part][r] = isa.add_blocks(sums[r]);
+            blocks[r] = isa.add_blocks(sums[r]);
         }
     }
     let mut found = [[0.0; COLUMNS]; R];

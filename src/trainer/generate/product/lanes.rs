@@ -141,7 +141,7 @@ mod x86 {
     impl Lanes for Avx2 {
         type Part = __m256;
         const PARTS: usize = 2;
-        const ROWS: usize = 3;
+        const ROWS: usize = 2;
 
         #[inline(always)]
         fn zero(self) -> __m256 {

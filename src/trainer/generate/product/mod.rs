@@ -21,8 +21,8 @@ use kernel::Operands;
 use lanes::COLUMNS;
 use panel::Panels;
 
-/// Weights of a panel, what a thread takes at a time: 64 KiB.
-const PANEL_FLOATS: usize = 16 * 1024;
+/// Weights of a panel, what a thread takes at a time: 128 KiB.
+const PANEL_FLOATS: usize = 32 * 1024;
 
 /// Multiply-adds below which asking other threads costs more than it brings.
 const MIN_SHARED_WORK: usize = 64 * 1024;
