@@ -34,8 +34,8 @@ pub fn numbers(x: &Tensor) -> Cow<'_, [f32]> {
 /// The memory of a tensor that is [`is_plain`] and nobody else reads.
 pub(super) fn memory(x: &mut Tensor) -> &mut [f32] {
     let count = if is_plain(x) { x.numel() } else { 0 };
-    // SAFETY: contiguous, fp32, in the host's memory; borrowed exclusively, and the callers only pass tensors that they
-    // have just made or own.
+    // SAFETY: contiguous, fp32, in the host's memory; borrowed exclusively, and the callers below only pass tensors that
+    // they have just made or own.
     unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast::<f32>(), count) }
 }
 
