@@ -4,10 +4,12 @@
 //! `prefill`: 256 rows on 256 keys. The number after the name is that of the threads.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use orchestrator::trainer::generate::attention::{Attention, HeadShape, Piece, Row};
+use orchestrator::trainer::generate::workers::Workers;
 
 const SHAPE: HeadShape = HeadShape { heads: 9, kv_heads: 3, head_dim: 64 };
 const WIDTH: usize = SHAPE.heads * SHAPE.head_dim;
@@ -90,7 +92,7 @@ fn attention(criterion: &mut Criterion) {
             .collect();
         let mut out = vec![0.0; queries.len()];
         for threads in [1, 2] {
-            let mut attention = Attention::new(SHAPE, threads).unwrap();
+            let mut attention = Attention::new(SHAPE, Arc::new(Workers::new(threads).unwrap())).unwrap();
             group.bench_function(BenchmarkId::new(case.name, threads), |bencher| {
                 bencher.iter(|| attention.attend(&rows, &mut out).unwrap());
             });

@@ -1,12 +1,19 @@
 //! The embedded sampler's attention: against a plain reference, and the same to the bit however a row comes about.
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
+use std::sync::Arc;
+
 use orchestrator::error::{FailureClass, Hint};
 use orchestrator::trainer::generate::attention::{Attention, AttentionError, HeadShape, Piece, Row};
+use orchestrator::trainer::generate::workers::Workers;
 use proptest::prelude::*;
 
 const SHAPES: [(usize, usize); 5] = [(9, 3), (14, 2), (16, 8), (4, 4), (5, 1)];
 const HEAD_DIMS: [usize; 6] = [16, 64, 96, 128, 6, 1];
+
+fn workers(threads: usize) -> Arc<Workers> {
+    Arc::new(Workers::new(threads).unwrap())
+}
 
 fn shape(heads: (usize, usize), head_dim: usize) -> HeadShape {
     HeadShape { heads: heads.0, kv_heads: heads.1, head_dim }
@@ -116,7 +123,7 @@ fn attend(attention: &mut Attention, rows: &[Row<'_>]) -> Vec<f32> {
 fn alone(past: &Past, seen: usize) -> Vec<f32> {
     let cuts = past.cut(&[]);
     let row = Row { query: &past.query, pieces: &pieces(&cuts), seen };
-    attend(&mut Attention::new(past.shape, 1).unwrap(), &[row])
+    attend(&mut Attention::new(past.shape, workers(1)).unwrap(), &[row])
 }
 
 fn bits(numbers: &[f32]) -> Vec<u32> {
@@ -184,10 +191,10 @@ fn a_prefill_gives_what_decoding_gives_on_any_number_of_threads() {
     let pieces = pieces(&cuts);
     let rows: Vec<Row<'_>> =
         queries.chunks_exact(9 * 64).zip(1..).map(|(query, seen)| Row { query, pieces: &pieces, seen }).collect();
-    let mut single = Attention::new(shape, 1).unwrap();
+    let mut single = Attention::new(shape, workers(1)).unwrap();
     let one_by_one: Vec<f32> = rows.iter().flat_map(|row| attend(&mut single, &[*row])).collect();
     for threads in [0, 1, 2, 3, 8] {
-        let mut attention = Attention::new(shape, threads).unwrap();
+        let mut attention = Attention::new(shape, workers(threads)).unwrap();
         for _ in 0..3 {
             assert_eq!(bits(&attend(&mut attention, &rows)), bits(&one_by_one), "{threads} threads");
         }
@@ -229,7 +236,7 @@ fn lengths_that_do_not_fit_are_named() {
     let past = Past::new(shape, 29, 6, 1.0);
     let cuts = past.cut(&[4]);
     let good = pieces(&cuts);
-    let mut attention = Attention::new(shape, 1).unwrap();
+    let mut attention = Attention::new(shape, workers(1)).unwrap();
     let mut out = vec![7.0; 32];
     let mut refused = |row: Row<'_>, out: &mut [f32], text: &str| {
         let error = attention.attend(&[row], out).unwrap_err();
@@ -254,16 +261,16 @@ fn lengths_that_do_not_fit_are_named() {
     }
     for bad in [(4, 3), (4, 0), (0, 0), (0, 4), (2, 4)] {
         assert!(matches!(
-            Attention::new(HeadShape { heads: bad.0, kv_heads: bad.1, head_dim: 8 }, 1),
+            Attention::new(HeadShape { heads: bad.0, kv_heads: bad.1, head_dim: 8 }, workers(1)),
             Err(AttentionError::Shape { .. })
         ));
     }
-    assert!(Attention::new(HeadShape { heads: 4, kv_heads: 2, head_dim: 0 }, 1).is_err());
+    assert!(Attention::new(HeadShape { heads: 4, kv_heads: 2, head_dim: 0 }, workers(1)).is_err());
 }
 
 #[test]
 fn a_call_without_rows_does_nothing() {
-    assert_eq!(attend(&mut Attention::new(shape((4, 2), 8), 1).unwrap(), &[]), Vec::<f32>::new());
+    assert_eq!(attend(&mut Attention::new(shape((4, 2), 8), workers(1)).unwrap(), &[]), Vec::<f32>::new());
 }
 
 /// A row of a made-up batch: which past, how it is cut, and how much of it is seen.
@@ -307,7 +314,7 @@ proptest! {
             pieces: &cut_pieces[2 * choice.past + choice.cutting],
             seen: choice.seen.index(tokens) + 1,
         }).collect();
-        let found = attend(&mut Attention::new(shape, threads).unwrap(), &rows);
+        let found = attend(&mut Attention::new(shape, workers(threads)).unwrap(), &rows);
         let width = heads.0 * head_dim;
         for ((found, choice), row) in found.chunks_exact(width).zip(&choices).zip(&rows) {
             prop_assert_eq!(bits(found), bits(&alone(&pasts[choice.past], row.seen)));
@@ -336,7 +343,7 @@ proptest! {
         let both: Vec<[Piece<'_>; 2]> = owned.iter().map(|own| [shared[0].piece(), own.piece()]).collect();
         let rows: Vec<Row<'_>> = pasts.iter().zip(&both)
             .map(|(past, pieces)| Row { query: &past.query, pieces, seen: past.tokens }).collect();
-        let found = attend(&mut Attention::new(shape, threads).unwrap(), &rows);
+        let found = attend(&mut Attention::new(shape, workers(threads)).unwrap(), &rows);
         for (found, past) in found.chunks_exact(heads.0 * 64).zip(&pasts) {
             prop_assert_eq!(bits(found), bits(&alone(past, past.tokens)));
         }

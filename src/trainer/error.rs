@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::generate::attention::AttentionError;
+use super::generate::forward::ForwardError;
 use crate::error::{FailureClass, Hint};
 use crate::types::{ProblemId, WeightVersion};
 
@@ -91,9 +91,9 @@ pub enum TrainerError {
         /// The weights.
         version: WeightVersion,
     },
-    /// Attention refused its rows, or has no threads.
-    #[error("attention cannot be computed")]
-    Attention(#[from] AttentionError),
+    /// Rows did not come through the decoder.
+    #[error("generation failed")]
+    Forward(#[from] ForwardError),
     /// The trainer was started without what generation needs.
     #[error("this trainer does not generate")]
     NoGenerator,
@@ -172,7 +172,7 @@ impl Hint for TrainerError {
             | TrainerError::Request { .. }
             | TrainerError::CacheTooSmall { .. }
             | TrainerError::NoCuda => FailureClass::User,
-            TrainerError::Attention(error) => error.class(),
+            TrainerError::Forward(error) => error.class(),
             TrainerError::NotFinite { .. }
             | TrainerError::Read { .. }
             | TrainerError::Write { .. }

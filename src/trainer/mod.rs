@@ -43,8 +43,9 @@ pub use report::{Mismatch, PhaseTimes, SkipReason, StepReport, UpdateReport};
 use crate::types::{Continuation, GenerateRequest, TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
 use thread::{Command, Facts, Reply};
 
-/// Asks MKL for matrix products that give a row the same bits in every batch and with every number of threads; it costs
-/// nothing that could be measured. A choice of the user's own is kept. For the very start of a program.
+/// Asks MKL for matrix products that give the same bits whatever the alignment of memory and the number of threads, so
+/// that training repeats; it costs nothing that could be measured. Generation on the processor does not use MKL. A choice
+/// of the user's own is kept. For the very start of a program.
 ///
 /// # Safety
 /// No other thread may run: the environment is changed.

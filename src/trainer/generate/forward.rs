@@ -1,23 +1,54 @@
 //! Rows of many texts through the decoder at once, each after its own past.
 //!
-//! The matrix products run over all rows together in libtorch, on the device of the weights. On the processor in fp32
-//! everything else is done row by row (`attention/`, `pointwise.rs`), and a row's result is the same to the bit whatever
-//! the other rows are: MKL gives a row the same bits in every batch of [`MIN_ROWS`] rows or more, in the mode that
-//! [`crate::trainer::reproducible`] sets, so fewer are filled up. Rotary tables are computed once for all positions.
-//! On other devices and in other element types norms, rotations and gates are libtorch's; attention stays on the
-//! processor, where the keys and values are.
+//! On the processor in fp32 everything is done here, row by row (`attention/`, `pointwise.rs`) or so that the other rows
+//! change nothing (`product/`): a row's result is the same to the bit whatever it is computed with. On other devices
+//! and in other element types matrix products, norms, rotations and gates are libtorch's; attention stays on the
+//! processor, where the keys and values are. Rotary tables are computed once for all positions.
+
+use std::cell::Cell;
+use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
 use super::attention::{Attention, AttentionError, HeadShape, Piece, Row};
 use super::block::{Block, KvShape, Span};
-use super::pointwise::{self, numbers};
+use super::pointwise::{self, memory, numbers};
+use super::product::{Product, ProductError};
+use super::workers::Workers;
+use crate::error::{FailureClass, Hint};
 use crate::trainer::model::rope::RopeTables;
-use crate::trainer::model::{Between, Decoder, ModelConfig, RmsNorm};
+use crate::trainer::model::{Between, Decoder, Linear, ModelConfig, RmsNorm};
 use crate::types::TokenId;
 
-/// Fewest rows of a matrix product.
-pub const MIN_ROWS: usize = 4;
+/// Why rows do not come through the decoder.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The system gave no threads.
+    #[error("cannot start {threads} threads for generation")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Attention refused its rows.
+    #[error("attention cannot be computed")]
+    Attention(#[from] AttentionError),
+    /// A matrix product refused its operands.
+    #[error("a matrix product cannot be computed")]
+    Product(#[from] ProductError),
+}
+
+impl Hint for ForwardError {
+    fn class(&self) -> FailureClass {
+        match self {
+            ForwardError::Threads { .. } => FailureClass::Environment,
+            ForwardError::Attention(error) => error.class(),
+            ForwardError::Product(error) => error.class(),
+        }
+    }
+}
 
 /// The weights as generation sees them: the trainer's own, not a copy.
 #[derive(Clone, Copy)]
@@ -66,6 +97,7 @@ pub struct Forward {
     kv: KvShape,
     heads: usize,
     attention: Attention,
+    product: Product,
     rope: RopeTables,
 }
 
@@ -73,13 +105,15 @@ impl Forward {
     /// For texts of at most `max_tokens`.
     ///
     /// # Errors
-    /// No threads for attention.
+    /// No threads, or heads that do not go into groups.
     pub fn new(
         model: &ModelConfig,
         decoder: &Decoder,
         max_tokens: usize,
         threads: usize,
-    ) -> Result<Forward, AttentionError> {
+    ) -> Result<Forward, ForwardError> {
+        let workers = Workers::new(threads).map_err(|source| ForwardError::Threads { threads, source })?;
+        let workers = Arc::new(workers);
         let size = |value: i64| usize::try_from(value).unwrap_or_default();
         let kv = KvShape { layers: size(model.layers), kv_heads: size(model.kv_heads), head_dim: size(model.head_dim) };
         let shape = HeadShape { heads: size(model.heads), kv_heads: kv.kv_heads, head_dim: kv.head_dim };
@@ -87,7 +121,8 @@ impl Forward {
         Ok(Forward {
             kv,
             heads: shape.heads,
-            attention: Attention::new(shape, threads)?,
+            attention: Attention::new(shape, Arc::clone(&workers))?,
+            product: Product::new(workers),
             rope: decoder.rope(&positions),
         })
     }
@@ -102,7 +137,7 @@ impl Forward {
     ///
     /// # Errors
     /// Lanes whose blocks do not fit their tokens, a broken invariant; what they hold is in doubt then.
-    pub fn run(&mut self, policy: Policy<'_>, lanes: &mut [Lane<'_>]) -> Result<Option<Tensor>, AttentionError> {
+    pub fn run(&mut self, policy: Policy<'_>, lanes: &mut [Lane<'_>]) -> Result<Option<Tensor>, ForwardError> {
         let decoder = policy.decoder;
         let mut tokens: Vec<TokenId> = Vec::new();
         let mut positions: Vec<u32> = Vec::new();
@@ -117,20 +152,16 @@ impl Forward {
                 Wants::All => wanted.extend(start as u32..tokens.len() as u32),
             }
         }
-        let rows = tokens.len();
-        tokens.resize(rows.max(MIN_ROWS), 0);
-        positions.resize(rows.max(MIN_ROWS), 0);
-
         let is_plain = decoder.device() == Device::Cpu && decoder.kind() == Kind::Float;
         let (hidden, outcome) = tch::no_grad(|| {
             let rope = self.rope.select(&decoder.index(&positions));
-            let mut pass = Pass { forward: self, lanes, layer: 0, is_plain, outcome: Ok(()) };
+            let mut pass = Pass { forward: self, lanes, layer: 0, is_plain, failure: Cell::default() };
             let mut x = decoder.embed(&decoder.index(&tokens));
             for (layer, block) in decoder.blocks.iter().enumerate() {
                 pass.layer = layer;
                 x = block.forward_with(&x, &rope, &mut pass);
             }
-            let outcome = pass.outcome;
+            let outcome = pass.failure.into_inner().map_or(Ok(()), Err);
             let hidden = (!wanted.is_empty()).then(|| decoder.finish(&x.index_select(0, &decoder.index(&wanted))));
             (hidden, outcome)
         });
@@ -142,13 +173,24 @@ impl Forward {
     }
 
     /// Logits of hidden states [R, hidden], [R, V] in fp32.
-    pub fn logits(policy: Policy<'_>, hidden: &Tensor) -> Tensor {
-        let rows = hidden.size()[0];
-        let missing = MIN_ROWS as i64 - rows;
-        tch::no_grad(|| {
-            let filled = if missing > 0 { hidden.constant_pad_nd([0, 0, 0, missing]) } else { hidden.shallow_clone() };
-            filled.linear(policy.projection, None::<Tensor>).narrow(0, 0, rows).to_kind(Kind::Float)
-        })
+    ///
+    /// # Errors
+    /// Hidden states of another width than the projection's, a broken invariant.
+    pub fn logits(&self, policy: Policy<'_>, hidden: &Tensor) -> Result<Tensor, ForwardError> {
+        let projection = policy.projection;
+        if pointwise::is_plain(projection) && pointwise::is_plain(hidden) {
+            return Ok(self.linear(hidden, projection, None)?);
+        }
+        Ok(tch::no_grad(|| hidden.linear(projection, None::<Tensor>).to_kind(Kind::Float)))
+    }
+
+    /// x [T, depth] times weight [width, depth] plus bias, [T, width], all of them on the processor in fp32.
+    fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, ProductError> {
+        let (rows, width) = (x.size()[0], weight.size()[0]);
+        let mut out = Tensor::empty([rows, width], (Kind::Float, Device::Cpu));
+        let (x, weight, bias) = (numbers(x), numbers(weight), bias.map(numbers));
+        self.product.linear(&x, rows as usize, &weight, bias.as_deref(), memory(&mut out))?;
+        Ok(out)
     }
 
     /// Writes the rows' keys and values and mixes what they see: queries [heads, T, head_dim], keys and values
@@ -182,9 +224,8 @@ impl Forward {
             .zip(queries.chunks_exact(query_width))
             .map(|((pieces, seen), query)| Row { query, pieces, seen })
             .collect();
-        // Rows that only fill up the matrix products see nothing and stay 0.
         let mut mixed = vec![0f32; queries.len()];
-        let outcome = self.attention.attend(&rows, &mut mixed[..rows.len() * query_width]);
+        let outcome = self.attention.attend(&rows, &mut mixed);
         let shape = [-1, self.heads as i64, self.kv.head_dim as i64];
         (Tensor::from_slice(&mixed).view(shape).to_device(device).to_kind(kind), outcome)
     }
@@ -197,17 +238,28 @@ struct Pass<'a, 'b, 'c> {
     layer: usize,
     /// On the processor in fp32.
     is_plain: bool,
-    /// The first failure of attention.
-    outcome: Result<(), AttentionError>,
+    /// The last failure; what comes after one means nothing.
+    failure: Cell<Option<ForwardError>>,
 }
 
 impl Between for Pass<'_, '_, '_> {
     fn mix(&mut self, projected: [Tensor; 3]) -> Tensor {
         let (mixed, outcome) = self.forward.attend(self.layer, projected, self.lanes);
-        if self.outcome.is_ok() {
-            self.outcome = outcome;
+        if let Err(error) = outcome {
+            self.failure.set(Some(error.into()));
         }
         mixed
+    }
+
+    fn linear(&self, linear: &Linear, x: &Tensor) -> Tensor {
+        if !self.is_plain {
+            return linear.forward(x);
+        }
+        self.forward.linear(x, &linear.weight, linear.bias.as_ref()).unwrap_or_else(|error| {
+            self.failure.set(Some(error.into()));
+            // Refuses the same shapes.
+            linear.forward(x)
+        })
     }
 
     fn norm(&self, norm: &RmsNorm, x: &Tensor) -> Tensor {

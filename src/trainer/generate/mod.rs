@@ -19,7 +19,10 @@ pub mod cache;
 pub mod draw;
 pub mod forward;
 mod group;
+mod isa;
 mod pointwise;
+pub mod product;
+pub mod workers;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -107,7 +110,7 @@ impl Generator {
     /// A sampler for `model`, whose weights are those of version 0.
     ///
     /// # Errors
-    /// No threads for attention.
+    /// No threads.
     pub fn new(
         model: &ModelConfig,
         policy: Policy<'_>,
@@ -377,7 +380,8 @@ impl Generator {
             return Ok(Rows { takers, probabilities: None });
         }
         let hidden = self.forward.run(policy, &mut lanes)?;
-        let probabilities = hidden.map(|hidden| probabilities(&Forward::logits(policy, &hidden), &temperatures));
+        let logits = hidden.map(|hidden| self.forward.logits(policy, &hidden)).transpose()?;
+        let probabilities = logits.map(|logits| probabilities(&logits, &temperatures));
         Ok(Rows { takers, probabilities })
     }
 

@@ -39,9 +39,9 @@ fn plain(x: Tensor) -> Tensor {
     if is_plain(&x) { x } else { x.to_kind(Kind::Float).to_device(Device::Cpu).contiguous() }
 }
 
-/// The memory of a tensor that [`plain`] has given, and that nobody else reads: the callers below pass tensors that have
+/// The memory of a tensor that [`plain`] has given, and that nobody else reads: callers pass tensors that have
 /// just been made or handed over.
-fn memory(x: &mut Tensor) -> &mut [f32] {
+pub(super) fn memory(x: &mut Tensor) -> &mut [f32] {
     if x.numel() == 0 {
         return &mut [];
     }

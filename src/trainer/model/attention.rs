@@ -51,9 +51,9 @@ impl Attention {
             let y = norm.map_or_else(|| y.shallow_clone(), |norm| between.norm(norm, &y));
             y.transpose(0, 1)
         };
-        let q = between.rotate(rope, heads(self.q.forward(x), self.q_norm.as_ref()));
-        let k = between.rotate(rope, heads(self.k.forward(x), self.k_norm.as_ref()));
-        let v = heads(self.v.forward(x), None);
+        let q = between.rotate(rope, heads(between.linear(&self.q, x), self.q_norm.as_ref()));
+        let k = between.rotate(rope, heads(between.linear(&self.k, x), self.k_norm.as_ref()));
+        let v = heads(between.linear(&self.v, x), None);
         [q, k, v]
     }
 
@@ -81,7 +81,7 @@ impl Attention {
     }
 
     /// The output projection: [T, heads, head_dim] to [T, hidden].
-    pub fn output(&self, mixed: &Tensor) -> Tensor {
-        self.o.forward(&mixed.reshape([mixed.size()[0], -1]))
+    pub fn output(&self, mixed: &Tensor, between: &impl Between) -> Tensor {
+        between.linear(&self.o, &mixed.reshape([mixed.size()[0], -1]))
     }
 }

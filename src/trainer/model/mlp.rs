@@ -21,6 +21,7 @@ impl Mlp {
 
     /// [T, hidden] to [T, hidden].
     pub fn forward_with(&self, x: &Tensor, between: &impl Between) -> Tensor {
-        self.down.forward(&between.gate(self.gate.forward(x), &self.up.forward(x)))
+        let (gate, up) = (between.linear(&self.gate, x), between.linear(&self.up, x));
+        between.linear(&self.down, &between.gate(gate, &up))
     }
 }

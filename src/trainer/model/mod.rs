@@ -36,8 +36,10 @@ impl Weights<'_> {
 
 /// y = x W^T + b.
 pub struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    /// [out, in].
+    pub weight: Tensor,
+    /// [out].
+    pub bias: Option<Tensor>,
 }
 
 impl Linear {
@@ -46,7 +48,8 @@ impl Linear {
         Linear { weight: weights.get(&format!("{prefix}.weight")), bias }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    /// [.., in] to [.., out].
+    pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, self.bias.as_ref())
     }
 }
@@ -97,22 +100,27 @@ impl Block {
         self.forward_with(x, &context.rope, &mut InLibtorch { attention: &self.attention, context })
     }
 
-    /// The same with all but the matrix products done by `between`.
+    /// The same with every operation done by `between`.
     pub fn forward_with(&self, x: &Tensor, rope: &RopeTables, between: &mut impl Between) -> Tensor {
         let normed = between.norm(&self.attention_norm, x);
         let projected = self.attention.project(&normed, rope, between);
         let mixed = between.mix(projected);
-        let x = between.add(x, self.attention.output(&mixed));
+        let x = between.add(x, self.attention.output(&mixed, between));
         let normed = between.norm(&self.mlp_norm, &x);
         let down = self.mlp.forward_with(&normed, between);
         between.add(&x, down)
     }
 }
 
-/// What a block does between its matrix products. The default is libtorch, on any device.
+/// The operations of a block, which only says in which order they come. The default is libtorch, on any device.
 pub trait Between {
     /// Queries [heads, T, head_dim], keys and values [kv_heads, T, head_dim] to what the rows see, [T, heads, head_dim].
     fn mix(&mut self, projected: [Tensor; 3]) -> Tensor;
+
+    /// A matrix product, [T, in] to [T, out].
+    fn linear(&self, linear: &Linear, x: &Tensor) -> Tensor {
+        linear.forward(x)
+    }
 
     /// The norm of rows [.., width].
     fn norm(&self, norm: &RmsNorm, x: &Tensor) -> Tensor {

@@ -1,8 +1,9 @@
-//! Instruction sets: for which of them the attention is compiled, and the one step that each does its own way.
+//! What the instruction sets do each its own way.
 
+use super::super::isa::Portable;
 use super::kernel::DOT_LANES;
 
-/// An instruction set that this machine has: a value of the type is the proof.
+/// The tiles that suit an instruction set, and the one step that is written for it.
 pub(super) trait Isa: Copy {
     /// Queries whose sums fit the registers together.
     const GROUP: usize;
@@ -12,10 +13,6 @@ pub(super) trait Isa: Copy {
     /// The sum of the lanes of each of four vectors: `((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))`.
     fn add_lanes(self, sums: &[[f32; DOT_LANES]; 4]) -> [f32; 4];
 }
-
-/// What the compiler's target has. Without fused multiply-add there (plain x86-64) it is exact and very slow.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Portable;
 
 impl Isa for Portable {
     const GROUP: usize = 3;
@@ -32,40 +29,13 @@ impl Isa for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
-
-#[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
         __m128, __m256, _mm_add_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_hadd_ps, _mm256_setr_ps,
     };
 
+    use super::super::super::isa::{Avx2, Avx512};
     use super::{DOT_LANES, Isa};
-
-    /// AVX2 and FMA: sixteen registers of eight floats.
-    #[derive(Clone, Copy, Debug)]
-    pub(in super::super) struct Avx2(());
-
-    /// AVX-512 as every server since Skylake has it: 32 registers, of eight or sixteen floats.
-    #[derive(Clone, Copy, Debug)]
-    pub(in super::super) struct Avx512(());
-
-    impl Avx2 {
-        pub(in super::super) fn detect() -> Option<Avx2> {
-            (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2(()))
-        }
-    }
-
-    impl Avx512 {
-        pub(in super::super) fn detect() -> Option<Avx512> {
-            (Avx2::detect().is_some()
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq"))
-            .then_some(Avx512(()))
-        }
-    }
 
     impl Isa for Avx2 {
         const GROUP: usize = 3;

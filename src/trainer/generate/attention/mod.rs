@@ -11,13 +11,13 @@ mod isa;
 mod kernel;
 mod tile;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
-
+use super::isa::Level;
+use super::workers::Workers;
 use crate::error::{FailureClass, Hint};
 pub(super) use kernel::exp;
-use tile::{Level, Scratch, TILE_ROWS, Task, Tile};
+use tile::{Scratch, TILE_ROWS, Task, Tile};
 
 /// Multiply-adds below which waking other threads costs more than it brings: some 50 microseconds of one core.
 const MIN_SHARED_WORK: usize = 2_000_000;
@@ -124,23 +124,11 @@ pub enum AttentionError {
         /// Tokens in its pieces.
         held: usize,
     },
-    /// The system gave no threads.
-    #[error("cannot start {threads} threads for attention")]
-    Threads {
-        /// How many were asked for.
-        threads: usize,
-        /// What the system said.
-        #[source]
-        source: ThreadPoolBuildError,
-    },
 }
 
 impl Hint for AttentionError {
     fn class(&self) -> FailureClass {
-        match self {
-            AttentionError::Threads { .. } => FailureClass::Environment,
-            _ => FailureClass::Bug,
-        }
+        FailureClass::Bug
     }
 }
 
@@ -149,33 +137,27 @@ impl Hint for AttentionError {
 pub struct Attention {
     shape: HeadShape,
     level: Level,
-    /// The threads besides the caller's, if any.
-    pool: Option<ThreadPool>,
+    workers: Arc<Workers>,
     /// One per thread, kept from call to call.
-    scratch: Vec<Scratch>,
+    scratch: Vec<Mutex<Scratch>>,
 }
 
 impl Attention {
-    /// Attention on `threads` threads, the caller's among them (0 counts as 1), with the best instruction set here.
+    /// Attention on `workers`, with the best instruction set here.
     ///
     /// # Errors
-    /// A shape whose heads do not go into groups, or no threads to be had.
-    pub fn new(shape: HeadShape, threads: usize) -> Result<Attention, AttentionError> {
-        Attention::with_level(shape, threads, Level::detect())
+    /// A shape whose heads do not go into groups.
+    pub fn new(shape: HeadShape, workers: Arc<Workers>) -> Result<Attention, AttentionError> {
+        Attention::with_level(shape, workers, Level::detect())
     }
 
-    fn with_level(shape: HeadShape, threads: usize, level: Level) -> Result<Attention, AttentionError> {
+    fn with_level(shape: HeadShape, workers: Arc<Workers>, level: Level) -> Result<Attention, AttentionError> {
         if shape.head_dim == 0 || shape.heads == 0 || shape.kv_heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads)
         {
             return Err(AttentionError::Shape { shape });
         }
-        let threads = threads.max(1);
-        let build = |others| {
-            let builder = ThreadPoolBuilder::new().num_threads(others).thread_name(|i| format!("attention-{i}"));
-            builder.build().map_err(|source| AttentionError::Threads { threads, source })
-        };
-        let pool = if threads > 1 { Some(build(threads - 1)?) } else { None };
-        Ok(Attention { shape, level, pool, scratch: vec![Scratch::default(); threads] })
+        let scratch = (0..workers.threads()).map(|_| Mutex::default()).collect();
+        Ok(Attention { shape, level, workers, scratch })
     }
 
     /// `out[r] = softmax(query[r] . keys / sqrt(head_dim)) . values` per head, over what row `r` sees; `out` is
@@ -200,20 +182,17 @@ impl Attention {
         let queue = Mutex::new(tasks);
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let level = self.level;
-        let serve = |scratch: &mut Scratch| {
+        let scratch = &self.scratch;
+        let serve = |thread: usize| {
+            let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(mut task) = next() {
-                level.run(&shape, &mut task, scratch);
+                level.run(&shape, &mut task, &mut scratch);
             }
         };
-        let Some((own, others)) = self.scratch.split_first_mut() else { return Ok(()) };
-        match &self.pool {
-            Some(pool) if work >= MIN_SHARED_WORK => pool.in_place_scope(|scope| {
-                for scratch in others {
-                    scope.spawn(|_| serve(scratch));
-                }
-                serve(own);
-            }),
-            _ => serve(own),
+        if work >= MIN_SHARED_WORK {
+            self.workers.run(&serve)
+        } else {
+            serve(0)
         }
         Ok(())
     }
@@ -253,6 +232,7 @@ mod tests {
     /// Heads of every group size that is compiled on its own, at lengths with their own code, without, and ragged.
     #[test]
     fn every_instruction_set_gives_the_same_bits() {
+        let workers = Arc::new(Workers::new(1).unwrap());
         for (heads, kv_heads) in [(3, 3), (4, 2), (9, 3), (8, 2), (14, 2)] {
             for head_dim in [1, 6, 16, 64, 96, 128] {
                 let shape = HeadShape { heads, kv_heads, head_dim };
@@ -265,7 +245,7 @@ mod tests {
                     (1..=83).step_by(9).map(|seen| Row { query: &query, pieces: &pieces, seen }).collect();
                 let found = Level::all().map(|level| {
                     let mut out = vec![0.0; rows.len() * shape.width()];
-                    Attention::with_level(shape, 1, level).unwrap().attend(&rows, &mut out).unwrap();
+                    Attention::with_level(shape, Arc::clone(&workers), level).unwrap().attend(&rows, &mut out).unwrap();
                     (level, out.into_iter().map(f32::to_bits).collect::<Vec<_>>())
                 });
                 let found: Vec<_> = found.collect();

@@ -1,8 +1,9 @@
 //! Some rows of a call at one key head: in which order memory is read, and for which instruction sets it is compiled.
 
+use super::super::isa::Level;
 #[cfg(target_arch = "x86_64")]
-use super::isa::{Avx2, Avx512};
-use super::isa::{Isa, Portable};
+use super::super::isa::{Avx2, Avx512};
+use super::isa::Isa;
 use super::kernel::{DOT_LANES, LANES, accumulate, score, weigh};
 use super::{HeadShape, Piece, Row};
 
@@ -104,30 +105,7 @@ fn cleared(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     memory
 }
 
-/// The instruction set in use.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Level {
-    Portable(Portable),
-    #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
-    #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
-}
-
 impl Level {
-    /// Those of this machine, the best first.
-    pub(super) fn all() -> impl Iterator<Item = Level> {
-        #[cfg(target_arch = "x86_64")]
-        let found = [Avx512::detect().map(Level::Avx512), Avx2::detect().map(Level::Avx2)];
-        #[cfg(not(target_arch = "x86_64"))]
-        let found = [];
-        found.into_iter().flatten().chain([Level::Portable(Portable)])
-    }
-
-    pub(super) fn detect() -> Level {
-        Level::all().next().unwrap_or(Level::Portable(Portable))
-    }
-
     /// Does `task`.
     pub(super) fn run(self, shape: &HeadShape, task: &mut Task<'_>, scratch: &mut Scratch) {
         match self {
