@@ -109,6 +109,8 @@
 //! trainer/generate/{block,cache}.rs    keys and values, and the prefix tree that shares them
 //! trainer/generate/{forward,pointwise}.rs  rows of many texts through the decoder
 //! trainer/generate/attention/{mod,tile,kernel,isa}.rs  attention on the processor, the same bits in any company
+//! trainer/generate/product/{mod,panel,kernel,lanes}.rs  matrix products, likewise
+//! trainer/generate/{isa,workers}.rs    instruction sets, threads that watch for work
 //! trainer/{export,checkpoint,tensor_file}.rs   files, visible only when complete
 //! trainer/{device,error,report}.rs     where to compute, what can go wrong, what a step says of itself
 //!

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - A continuation is a function of weights, request and seed. What else was in the batch, what the cache held, where
-//!   a prompt was cut: on the processor in fp32 none of it changes a bit (`forward.rs`, `attention.rs`).
+//!   a prompt was cut: on the processor in fp32 none of it changes a bit (`forward.rs`).
 //! - All tokens of a continuation come from one weight version. When the weights change, running sequences start
 //!   again and every cached key and value is dropped; while they have no version, nothing is sampled.
 //! - Memory of keys and values never exceeds its bound: a request starts only when all that it may need is free.
@@ -20,7 +20,7 @@ pub mod draw;
 pub mod forward;
 mod group;
 mod isa;
-mod pointwise;
+pub mod pointwise;
 pub mod product;
 pub mod workers;
 

@@ -14,11 +14,11 @@ use super::attention::exp;
 const LANES: usize = 16;
 
 /// Whether a tensor can be read as a slice.
-pub fn is_plain(x: &Tensor) -> bool {
+pub(super) fn is_plain(x: &Tensor) -> bool {
     x.device() == Device::Cpu && x.kind() == Kind::Float && x.is_contiguous()
 }
 
-/// The numbers of a tensor in the order of its indices, in fp32: its own memory where it is [`is_plain`], else a copy.
+/// The numbers of a tensor in the order of its indices, in fp32: its own memory where it is `is_plain`, else a copy.
 pub fn numbers(x: &Tensor) -> Cow<'_, [f32]> {
     if x.numel() == 0 {
         return Cow::default();
@@ -34,12 +34,12 @@ pub fn numbers(x: &Tensor) -> Cow<'_, [f32]> {
     Cow::Owned(values)
 }
 
-/// A tensor that is [`is_plain`], with the same numbers.
+/// A tensor that is `is_plain`, with the same numbers.
 fn plain(x: Tensor) -> Tensor {
     if is_plain(&x) { x } else { x.to_kind(Kind::Float).to_device(Device::Cpu).contiguous() }
 }
 
-/// The memory of a tensor that [`plain`] has given, and that nobody else reads: callers pass tensors that have
+/// The memory of a tensor that `plain` has given, and that nobody else reads: callers pass tensors that have
 /// just been made or handed over.
 pub(super) fn memory(x: &mut Tensor) -> &mut [f32] {
     if x.numel() == 0 {
@@ -50,7 +50,7 @@ pub(super) fn memory(x: &mut Tensor) -> &mut [f32] {
 }
 
 /// Root mean square norm of the rows [.., width] of `x`.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
+pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
     let mut out = Tensor::empty(x.size(), (Kind::Float, Device::Cpu));
     let (x, weight) = (numbers(x), numbers(weight));
     fast(&mut Norm { x: &x, weight: &weight, epsilon: epsilon as f32, out: memory(&mut out) });
@@ -58,7 +58,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
 }
 
 /// Rotates `x` [T, heads, head_dim] in place by the angles whose cosines and sines are [T, head_dim].
-pub fn rotate(x: Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
+pub(super) fn rotate(x: Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
     let mut x = plain(x);
     let head_dim = usize::try_from(x.size().last().copied().unwrap_or(0)).unwrap_or(0);
     let (cos, sin) = (numbers(cos), numbers(sin));
@@ -67,7 +67,7 @@ pub fn rotate(x: Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
 }
 
 /// silu(gate) * up, in the memory of `gate`.
-pub fn gated(gate: Tensor, up: &Tensor) -> Tensor {
+pub(super) fn gated(gate: Tensor, up: &Tensor) -> Tensor {
     let mut gate = plain(gate);
     let up = numbers(up);
     fast(&mut Gate { gate: memory(&mut gate), up: &up });
@@ -75,7 +75,7 @@ pub fn gated(gate: Tensor, up: &Tensor) -> Tensor {
 }
 
 /// x + y, in the memory of `y`.
-pub fn add(x: &Tensor, y: Tensor) -> Tensor {
+pub(super) fn add(x: &Tensor, y: Tensor) -> Tensor {
     let mut y = plain(y);
     let x = numbers(x);
     fast(&mut Sum { x: &x, y: memory(&mut y) });

@@ -2,7 +2,7 @@
 //!
 //! A decoding step asks for help some hundred times, a fraction of a millisecond each: a thread that is woken by the
 //! system every time would come when half of the work is done. After some work a helper therefore looks out for more
-//! for [`WATCH`] before it sleeps. Nothing depends on when a helper comes: all take their share from a common counter,
+//! for `WATCH` before it sleeps. Nothing depends on when a helper comes: all take their share from a common counter,
 //! and one that has not come when the work is done is not waited for.
 
 use std::any::Any;

@@ -79,7 +79,7 @@ impl Product {
         Product { level: Level::detect(), workers }
     }
 
-    /// `out = x weight^T + bias`: `x` is [rows, depth], `weight` [width, depth], `bias` [width], `out` [rows, width], all
+    /// `out = x weight^T + bias`: `x` is `[rows, depth]`, `weight` `[width, depth]`, `bias` `[width]`, `out` `[rows, width]`, all
     /// in row-major order.
     ///
     /// # Errors
