@@ -106,10 +106,11 @@ fn slice(scored: &Scored, range: &Range<usize>) -> (Tensor, Tensor) {
     (scored.source_rows.narrow(0, start, length), scored.targets.narrow(0, start, length).unsqueeze(1))
 }
 
-fn to_vec(column: &Tensor) -> Vec<f32> {
-    let column = column.flatten(0, -1).to_device(tch::Device::Cpu).contiguous();
-    let mut values = vec![0f32; column.numel()];
+/// The numbers of an fp32 tensor in the order of its indices.
+pub(super) fn to_vec(x: &Tensor) -> Vec<f32> {
+    let x = x.flatten(0, -1).to_device(tch::Device::Cpu).contiguous();
+    let mut values = vec![0f32; x.numel()];
     let count = values.len();
-    column.copy_data(&mut values, count);
+    x.copy_data(&mut values, count);
     values
 }

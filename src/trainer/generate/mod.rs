@@ -214,7 +214,7 @@ impl Generator {
     }
 
     /// Logprobs of `tokens[1..]` given what precedes each, `[T - 1]`, in nats, at temperature 1, computed as generation
-    /// computes them. Neither the cache nor its bound is used: the memory is given back at once.
+    /// computes them but for the vocabulary projection, which is the trainer's. Neither the cache nor its bound is used: the memory is given back at once.
     ///
     /// # Errors
     /// [`TrainerError::Request`] for a token outside the vocabulary or more tokens than the context.

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use tch::{Device, Kind, Tensor};
 
 use super::attention::exp;
+use super::isa::Level;
+use crate::trainer::logprob::to_vec;
 
 /// Partial sums of a norm.
 const LANES: usize = 16;
@@ -27,11 +29,7 @@ pub fn numbers(x: &Tensor) -> Cow<'_, [f32]> {
         // SAFETY: the tensor is contiguous, fp32 and in the host's memory, and outlives the borrow.
         return Cow::Borrowed(unsafe { std::slice::from_raw_parts(x.data_ptr().cast::<f32>(), x.numel()) });
     }
-    let x = x.to_kind(Kind::Float).to_device(Device::Cpu).contiguous();
-    let mut values = vec![0f32; x.numel()];
-    let count = values.len();
-    x.copy_data(&mut values, count);
-    Cow::Owned(values)
+    Cow::Owned(to_vec(&x.to_kind(Kind::Float)))
 }
 
 /// A tensor that is `is_plain`, with the same numbers.
@@ -89,21 +87,15 @@ trait Work {
 
 /// Runs with the best instructions that this processor has.
 fn fast(work: &mut impl Work) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("fma")
-        {
-            // SAFETY: the features were detected.
-            return unsafe { with_avx512(work) };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the features were detected.
-            return unsafe { with_avx2(work) };
-        }
+    match Level::detect() {
+        Level::Portable(_) => work.run(),
+        // SAFETY: there is such a value only where its features were detected.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2(_) => unsafe { with_avx2(work) },
+        // SAFETY: there is such a value only where its features were detected.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512(_) => unsafe { with_avx512(work) },
     }
-    work.run();
 }
 
 #[cfg(target_arch = "x86_64")]
