@@ -62,7 +62,8 @@
 //! types/verdict.rs         correct, incorrect, no answer, error
 //! types/weights.rs         weight versions, and what was written for one
 //! config/mod.rs            the sections of the configuration
-//! config/{data,inference,run,search,train}.rs   one section each
+//! config/{curriculum,data,inference,run,search,train}.rs   one section each
+//! config/preset.rs         defaults that an algorithm or a rule set brings
 //! config/{parse,keys,validate,render,error}.rs  TOML to settings and back, with every mistake named
 //! error.rs                 failure classes, exit codes, hints
 //! rng.rs                   the only place where randomness starts

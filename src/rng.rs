@@ -19,6 +19,14 @@ pub enum Purpose {
     ModelInit,
     /// Held-out evaluation.
     Eval,
+    /// Rollouts of the hard-subset filter.
+    Filter,
+    /// Which cached solutions join a group.
+    Replay,
+    /// Further problems of a step whose groups had no signal.
+    DynamicSampling,
+    /// Order of the examples in supervised training.
+    Supervised,
 }
 
 impl Purpose {
@@ -30,6 +38,10 @@ impl Purpose {
             Purpose::Problems => "problems",
             Purpose::ModelInit => "model_init",
             Purpose::Eval => "eval",
+            Purpose::Filter => "filter",
+            Purpose::Replay => "replay",
+            Purpose::DynamicSampling => "dynamic_sampling",
+            Purpose::Supervised => "supervised",
         }
     }
 }

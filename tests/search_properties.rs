@@ -45,7 +45,7 @@ fn weights() -> impl Strategy<Value = SearchConfig> {
     (
         (any_of(&[0.0, 0.5, 2.0]), any_of(&[0.0, 0.1, 0.3]), any_of(&[-1.0, -0.5, 0.0])),
         (any_of(&[0.0, 0.4]), any_of(&[-0.4, 0.0, 0.4]), any_of(&[-0.05, 0.0, 0.01]), any_of(&[-0.2, 0.0, 0.3])),
-        prop::sample::select(vec![DepthBonus::Constant, DepthBonus::Log, DepthBonus::Sqrt]),
+        prop::sample::select(vec![DepthBonus::None, DepthBonus::Linear, DepthBonus::Log, DepthBonus::Sqrt]),
         (any::<bool>(), any::<bool>(), any::<bool>()),
     )
         .prop_map(|(values, frontier, depth_bonus, (uncertainty_bonus, frontier_leaves_only, is_uct))| {

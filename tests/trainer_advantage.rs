@@ -44,6 +44,7 @@ fn group(paths: &[Path1]) -> TrajectoryGroup {
             entropy_nats: 1.0,
             response_tokens: *response_tokens,
             provenance: Provenance::Search,
+            defect: None,
         });
     }
     let prompt = Prompt { tokens: [1].into(), text: "".into() };

@@ -1,29 +1,35 @@
 //! The configuration: TOML text in, a checked [`Config`] out. Reading the file is the command line's work.
 //!
-//! Order: defaults, then the file, then `--set section.key=value`; nothing else. No default hides elsewhere.
+//! Order: defaults, then those of the algorithm and of the rule set (`preset.rs`), then the file, then
+//! `--set section.key=value`; nothing else. No default hides elsewhere.
 
+pub mod curriculum;
 pub mod data;
 pub mod error;
 pub mod inference;
 pub mod keys;
 pub mod parse;
+mod preset;
 pub mod render;
 pub mod run;
 pub mod search;
 pub mod train;
 pub mod validate;
 
+pub use curriculum::{CurriculumConfig, EvalConfig, ReplayConfig};
 pub use data::{DataConfig, PromptConfig, PromptKind};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use inference::{EngineKind, InferenceConfig, LogprobsMode, ServerDevice};
 pub use parse::parse;
 pub use render::{hash, render};
-pub use run::RunConfig;
+pub use run::{Algorithm, Pipeline, RunConfig};
 pub use search::{
-    Backtrace, DepthBonus, DynamicWidth, GammaRule, Rules, SearchConfig, SearchRules, TerminalsKept, TieBreak,
-    Unvisited, VisitRule,
+    Backtrace, DepthBonus, DynamicWidth, GammaRule, NegativeChoice, QUpdate, Rules, SearchConfig, SearchRules,
+    TerminalsKept, TieBreak, Unvisited, VisitRule,
 };
-pub use train::{AdvantageForm, ComputeDtype, DeviceChoice, ExportDtype, OldLogprobs, TrainConfig};
+pub use train::{
+    AdvantageForm, ComputeDtype, DeviceChoice, ExportDtype, LossMean, OldLogprobs, TokenCredit, TrainConfig,
+};
 pub use validate::validate;
 
 use serde::{Deserialize, Serialize};
@@ -38,10 +44,16 @@ pub struct Config {
     pub data: DataConfig,
     /// How a problem is posed.
     pub prompt: PromptConfig,
+    /// Rounds and the hard-subset filter.
+    pub curriculum: CurriculumConfig,
+    /// The cache of verified solutions.
+    pub replay: ReplayConfig,
     /// Tree search.
     pub search: SearchConfig,
     /// The engine.
     pub inference: InferenceConfig,
     /// The trainer.
     pub train: TrainConfig,
+    /// Measuring the policy.
+    pub eval: EvalConfig,
 }

@@ -31,8 +31,26 @@ pub fn parse(file: &str, text: &str, sets: &[String]) -> Result<Config, ConfigEr
         }
     }
     ConfigErrors::check(problems)?;
-    let config = Config::deserialize(merged);
-    config.map_err(|error| ConfigError::Unwritable { message: error.message().to_string() }.into())
+    let given = read(merged.clone())?;
+    let preset = Config::preset(given.run.algorithm, given.search.rules);
+    let preset =
+        toml::Table::try_from(preset).map_err(|error| ConfigError::Unwritable { message: error.to_string() })?;
+    for (section, defaults) in preset {
+        let (Some(section), toml::Value::Table(defaults)) =
+            (merged.entry(section).or_insert_with(|| toml::Table::new().into()).as_table_mut(), defaults)
+        else {
+            continue;
+        };
+        for (key, value) in defaults {
+            section.entry(key).or_insert(value);
+        }
+    }
+    Ok(read(merged)?)
+}
+
+fn read(settings: toml::Table) -> Result<Config, ConfigError> {
+    let config = Config::deserialize(settings);
+    config.map_err(|error| ConfigError::Unwritable { message: error.message().to_string() })
 }
 
 /// One checked setting.

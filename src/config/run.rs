@@ -4,6 +4,28 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// What grows the trajectories that are trained on. Chooses defaults elsewhere, see [`super::Config::preset`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// Tree search, node values, hard problems only, solutions kept.
+    Deepsearch,
+    /// Direct rollouts, rewards normalised in the group, one clip bound, mean over trajectories.
+    Grpo,
+    /// Direct rollouts with clip-higher, dynamic sampling, overlong shaping, mean over tokens.
+    Dapo,
+}
+
+/// Whether the search waits for the trainer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pipeline {
+    /// A step's trees are grown with the weights of the step before.
+    Sync,
+    /// The next step's trees grow while the trainer works: at most one step off-policy. Needs a server beside the trainer.
+    Overlap,
+}
+
 /// The run itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -17,14 +39,23 @@ pub struct RunConfig {
     /// Folder for exported weights, which every server must see under the same path; empty is the run's own folder.
     /// Shared memory (`/dev/shm/...`) spares the disk two copies of the model.
     pub weights_dir: PathBuf,
+    /// What grows trajectories. Changes results.
+    pub algorithm: Algorithm,
     /// Seed of every random stream. Changes results.
     pub seed: u64,
-    /// Training steps.
+    /// Training steps, over all rounds.
     pub steps: u32,
     /// Problems searched per step (the paper: 256).
     pub problems_per_step: u32,
     /// Keep the exported weights of every n-th step beside the newest; 0 keeps only the newest (the paper: 5).
     pub keep_every: u32,
+    /// Steps between two checkpoints of weights and optimizer (the paper: 5); 0 writes none. A resume goes on from the
+    /// newest one and repeats the updates since then from the stored trees.
+    pub checkpoint_every: u32,
+    /// Checkpoints that are kept, at least 1.
+    pub checkpoints_kept: u32,
+    /// Whether the search waits for the trainer. Changes results.
+    pub pipeline: Pipeline,
     /// Largest absolute difference between a canary logprob of the server and of the trainer, mean over the
     /// sequence, in nats. bf16 against fp32 is about 0.04.
     pub canary_tolerance_nats: f64,
@@ -37,10 +68,14 @@ impl Default for RunConfig {
             model: PathBuf::new(),
             dir: "runs/run".into(),
             weights_dir: PathBuf::new(),
+            algorithm: Algorithm::Deepsearch,
             seed: 1,
             steps: 100,
             problems_per_step: 256,
             keep_every: 5,
+            checkpoint_every: 5,
+            checkpoints_kept: 2,
+            pipeline: Pipeline::Sync,
             canary_tolerance_nats: 0.15,
         }
     }

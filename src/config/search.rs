@@ -30,12 +30,39 @@ pub enum Backtrace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DepthBonus {
-    /// d
-    Constant,
+    /// 0
+    None,
+    /// d (`constant` in the published code)
+    #[serde(alias = "constant")]
+    Linear,
     /// ln(d + 1)
     Log,
     /// sqrt(d / max_depth)
     Sqrt,
+}
+
+/// What a backup does where the sign of the reward is not that of the node's value so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QUpdate {
+    /// A positive value is never lowered by a negative reward, a negative one is replaced by a positive reward (eq. 5).
+    Constrained,
+    /// max(q + gamma * r, 0), the simple update of the paper's table 4.
+    Simple,
+    /// q + gamma * r always (eq. 3 alone).
+    Sum,
+}
+
+/// Which of the terminals that are not correct is backed up where none is correct.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NegativeChoice {
+    /// The one with the lowest mean entropy (eq. 2).
+    MostConfident,
+    /// Any, by the seed of the tree (the paper's table 5).
+    Random,
+    /// The one with the highest mean entropy (the paper's table 5).
+    LeastConfident,
 }
 
 /// Which of several nodes with exactly equal scores is taken.
@@ -136,6 +163,10 @@ pub struct SearchConfig {
     pub frontier_leaves_only: bool,
     /// How the search goes on after an expansion that contained a terminal.
     pub backtrace: Backtrace,
+    /// How a backup changes a node's value.
+    pub q_update: QUpdate,
+    /// Which negative is backed up.
+    pub negative: NegativeChoice,
     /// Reward of an answer cut off by the budget without a final answer, at most 0.
     pub incomplete_reward: f64,
     /// Temperature of sampling.
@@ -202,6 +233,8 @@ impl Default for SearchConfig {
             uncertainty_bonus: false,
             frontier_leaves_only: true,
             backtrace: Backtrace::Global,
+            q_update: QUpdate::Constrained,
+            negative: NegativeChoice::MostConfident,
             incomplete_reward: -1.0,
             temperature: 1.0,
             top_p: 1.0,

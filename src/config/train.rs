@@ -50,8 +50,26 @@ pub enum AdvantageForm {
     MeanOnly,
     /// As published, divided by the standard deviation of the terminal rewards.
     MeanStd,
-    /// Plain outcome advantages: every node takes its leaf's reward (GRPO, mean only).
+}
+
+/// What the value of a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenCredit {
+    /// The backed-up value of its node, soft-clipped (equation 13).
+    Node,
+    /// The reward of its trajectory's leaf, as in GRPO.
     Outcome,
+}
+
+/// Over what the loss of a mini-batch is a mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossMean {
+    /// All tokens alike (DAPO, DeepSearch).
+    Token,
+    /// All trajectories alike, and in each its tokens (GRPO).
+    Trajectory,
 }
 
 /// The old policy of the ratio.
@@ -88,6 +106,10 @@ pub struct TrainConfig {
     pub checkpoint_activations: bool,
     /// How node values become advantages.
     pub advantage: AdvantageForm,
+    /// What the value of a token is.
+    pub token_credit: TokenCredit,
+    /// Over what the loss is a mean.
+    pub loss_mean: LossMean,
     /// eps_q of the soft clip tanh(q / eps_q) * q_max; 0 or less: no clip.
     pub q_temperature: f64,
     /// q_max of the soft clip.
@@ -106,6 +128,8 @@ pub struct TrainConfig {
     pub old_logprobs: OldLogprobs,
     /// Cap of the truncated importance weight trainer/engine; 0 is off.
     pub importance_cap: f64,
+    /// The same cap for the tokens of cached solutions, which older weights sampled; above 0.
+    pub cached_importance_cap: f64,
     /// Learning rate after warm-up.
     pub learning_rate: f64,
     /// Optimizer steps of linear warm-up: update k (from 1) uses learning_rate * min(1, k / warmup_steps).
@@ -134,6 +158,8 @@ impl Default for TrainConfig {
             vocab_chunk_tokens: 1024,
             checkpoint_activations: true,
             advantage: AdvantageForm::Signed,
+            token_credit: TokenCredit::Node,
+            loss_mean: LossMean::Token,
             q_temperature: 1.0,
             q_max: 1.0,
             overlong_buffer_tokens: 4096,
@@ -143,6 +169,7 @@ impl Default for TrainConfig {
             dual_clip: 10.0,
             old_logprobs: OldLogprobs::Recompute,
             importance_cap: 2.0,
+            cached_importance_cap: 2.0,
             learning_rate: 1e-6,
             warmup_steps: 10,
             weight_decay: 0.1,

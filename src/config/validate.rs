@@ -1,7 +1,7 @@
 //! Rules that a type cannot say: ranges, and what has to fit together. Every message names every key that takes part.
 
 use super::error::{ConfigError, ConfigErrors};
-use super::{Config, EngineKind, ExportDtype, LogprobsMode};
+use super::{Algorithm, Config, EngineKind, ExportDtype, LogprobsMode, Pipeline};
 
 /// Checks all rules and reports all that are broken. Touches no file.
 ///
@@ -10,6 +10,8 @@ use super::{Config, EngineKind, ExportDtype, LogprobsMode};
 pub fn validate(config: &Config) -> Result<(), ConfigErrors> {
     let mut rules = Rules { broken: Vec::new() };
     run(config, &mut rules);
+    curriculum(config, &mut rules);
+    eval(config, &mut rules);
     prompt(config, &mut rules);
     search(config, &mut rules);
     inference(config, &mut rules);
@@ -59,6 +61,15 @@ fn run(config: &Config, rules: &mut Rules) {
     rules.not_empty(&["data.problems"], &config.data.problems);
     rules.at_least_one(&["run.steps"], run.steps.into());
     rules.at_least_one(&["run.problems_per_step"], run.problems_per_step.into());
+    rules.at_least_one(&["run.checkpoints_kept"], run.checkpoints_kept.into());
+    rules.require(
+        run.pipeline == Pipeline::Sync || config.inference.engine == EngineKind::Vllm,
+        &["run.pipeline", "inference.engine"],
+        || {
+            "`run.pipeline` is `overlap`, but with `inference.engine` = `embedded` the trainer is what samples: use `sync`"
+                .to_string()
+        },
+    );
     // SQLite's integers are signed.
     rules.require(i64::try_from(run.seed).is_ok(), &["run.seed"], || {
         format!("`run.seed` is {}, must be at most {}", run.seed, i64::MAX)
@@ -71,6 +82,48 @@ fn run(config: &Config, rules: &mut Rules) {
         &["data.limit", "run.problems_per_step"],
         || format!("`data.limit` is {limit}, fewer than `run.problems_per_step` = {}", run.problems_per_step),
     );
+}
+
+fn curriculum(config: &Config, rules: &mut Rules) {
+    let (run, curriculum, replay) = (&config.run, &config.curriculum, &config.replay);
+    rules.at_least_one(&["curriculum.rounds"], curriculum.rounds.into());
+    rules.require(curriculum.rounds <= run.steps, &["curriculum.rounds", "run.steps"], || {
+        format!("`curriculum.rounds` is {}, more than `run.steps` = {}", curriculum.rounds, run.steps)
+    });
+    rules.at_least_one(&["curriculum.filter_samples"], curriculum.filter_samples.into());
+    for (keys, rate) in
+        [(&["curriculum.max_pass_rate"], curriculum.max_pass_rate), (&["replay.max_pass_rate"], replay.max_pass_rate)]
+    {
+        rules.number(keys, rate, (0.0..=1.0).contains(&rate), "between 0 and 1");
+    }
+    let (cached, group) = (replay.solutions_per_group, config.search.trajectories);
+    rules.require(
+        !replay.enabled || (cached >= 1 && cached < group),
+        &["replay.solutions_per_group", "search.trajectories"],
+        || {
+            format!(
+                "`replay.solutions_per_group` is {cached}, must be at least 1 and below `search.trajectories` = {group}: a \
+                 group of cached solutions alone has nothing to be compared with"
+            )
+        },
+    );
+    rules.require(
+        curriculum.dynamic_sampling == 0 || run.algorithm != Algorithm::Deepsearch,
+        &["curriculum.dynamic_sampling", "run.algorithm"],
+        || {
+            format!(
+                "`curriculum.dynamic_sampling` is {}, which is for direct rollouts: `run.algorithm` is `deepsearch`",
+                curriculum.dynamic_sampling
+            )
+        },
+    );
+}
+
+fn eval(config: &Config, rules: &mut Rules) {
+    let eval = &config.eval;
+    rules.at_least_one(&["eval.samples"], eval.samples.into());
+    rules.number(&["eval.temperature"], eval.temperature, eval.temperature >= 0.0, "at least 0");
+    rules.number(&["eval.top_p"], eval.top_p, eval.top_p > 0.0 && eval.top_p <= 1.0, "above 0 and at most 1");
 }
 
 fn prompt(config: &Config, rules: &mut Rules) {
@@ -236,6 +289,8 @@ fn train(config: &Config, rules: &mut Rules) {
     });
     let cap = train.importance_cap;
     rules.number(&["train.importance_cap"], cap, cap == 0.0 || cap >= 1.0, "0 (off) or at least 1");
+    let cap = train.cached_importance_cap;
+    rules.number(&["train.cached_importance_cap"], cap, cap > 0.0, "above 0");
     rules.number(&["train.learning_rate"], train.learning_rate, train.learning_rate >= 0.0, "at least 0");
     rules.number(&["train.weight_decay"], train.weight_decay, train.weight_decay >= 0.0, "at least 0");
     let below_one = "at least 0 and below 1";

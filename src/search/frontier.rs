@@ -50,7 +50,8 @@ impl Scoring {
     fn shared(&self, parent: &Stats) -> Shared {
         let depth = f64::from(parent.depth) + 1.0;
         let bonus = match self.depth_bonus {
-            DepthBonus::Constant => depth,
+            DepthBonus::None => 0.0,
+            DepthBonus::Linear => depth,
             DepthBonus::Log => (depth + 1.0).ln(),
             DepthBonus::Sqrt => (depth / self.max_depth).sqrt(),
         };

@@ -33,6 +33,8 @@ pub fn harvest(tree: &Tree, problem: ProblemId, tree_id: Option<TreeId>, prompt:
             entropy_nats: leaf.path_entropy_nats().unwrap_or(f64::NAN),
             response_tokens: usize::try_from(leaf.path_tokens_count()).unwrap_or(usize::MAX),
             provenance: Provenance::Search,
+            // Search sees no text; the caller does.
+            defect: None,
         });
     }
     TrajectoryGroup { problem, tree: tree_id, prompt, nodes, trajectories }

@@ -4,10 +4,10 @@
 //! of the j-th node of a path, r the leaf's own reward and o <= 0 the overlong penalty of the trajectory
 //! (DeepSearch, arXiv 2509.25454, equations 13 to 15; released code: `deepsearch/reward_manager`):
 //!
-//! - value of a node: c_j = tanh(v_j / eps_q) * q_max for every node but the last, which keeps r;
+//! - value of a node: c_j = tanh(v_j / eps_q) * q_max for every node but the last, which keeps r; with
+//!   `token_credit = "outcome"` c_j = r for every node (GRPO);
 //! - `MeanOnly`: A_j = c_j + o - m, with m the mean over the group of (r + o);
 //! - `MeanStd`: the same divided by (s + 1e-6), s the population standard deviation of (r + o);
-//! - `Outcome`: A_j = r + o - m for every node;
 //! - `Signed`: A_j = c_j - |c_j| * b + o, with b = sum(r) / n, and sum(r) / (n + 2) where every trajectory failed.
 //!
 //! **Why `Signed`.** The published baseline m comes from the leaves and is taken from every node, however far the
@@ -22,7 +22,7 @@
 //!
 //! Absent on purpose: any use of visits or of q_mean. Selection uses the mean, training the sum.
 
-use crate::config::AdvantageForm;
+use crate::config::{AdvantageForm, TokenCredit};
 use crate::types::TrajectoryGroup;
 
 /// Advantages no larger than this are taken for rounding: a group of such has no signal.
@@ -47,6 +47,8 @@ pub struct Overlong {
 pub struct AdvantageSettings {
     /// The formula.
     pub form: AdvantageForm,
+    /// What the value of a token is.
+    pub credit: TokenCredit,
     /// eps_q; 0 or less turns the soft clip off.
     pub q_temperature: f64,
     /// q_max.
@@ -99,6 +101,9 @@ pub fn advantages(group: &TrajectoryGroup, settings: &AdvantageSettings) -> Vec<
         .trajectories
         .iter()
         .map(|t| {
+            if settings.credit == TokenCredit::Outcome {
+                return vec![t.reward; t.path.len()];
+            }
             let mut values: Vec<f64> = t.path.iter().map(|&node| group.nodes[node].q_total).collect();
             if let Some(last) = values.last_mut() {
                 *last = t.reward;
@@ -110,7 +115,6 @@ pub fn advantages(group: &TrajectoryGroup, settings: &AdvantageSettings) -> Vec<
         AdvantageForm::Signed => signed(&values, &leaves),
         AdvantageForm::MeanOnly => mean_only(&values, &leaves),
         AdvantageForm::MeanStd => mean_std(&values, &leaves),
-        AdvantageForm::Outcome => outcome(&values, &leaves),
     }
 }
 
@@ -134,11 +138,6 @@ fn mean_only(values: &[Vec<f64>], leaves: &[Leaf]) -> Vec<Vec<f64>> {
 fn mean_std(values: &[Vec<f64>], leaves: &[Leaf]) -> Vec<Vec<f64>> {
     let (mean, std) = moments(leaves);
     per_node(values, leaves, |value, leaf| (value + leaf.overlong - mean) / (std + STD_EPSILON))
-}
-
-fn outcome(values: &[Vec<f64>], leaves: &[Leaf]) -> Vec<Vec<f64>> {
-    let (mean, _) = moments(leaves);
-    per_node(values, leaves, |_, leaf| leaf.reward + leaf.overlong - mean)
 }
 
 /// Mean and population standard deviation of the final rewards; (0, 1) for a single trajectory, as published.

@@ -314,7 +314,13 @@ impl Learner {
             buffer_tokens: config.overlong_buffer_tokens,
             factor: config.overlong_factor,
         });
-        AdvantageSettings { form: config.advantage, q_temperature: config.q_temperature, q_max: config.q_max, overlong }
+        AdvantageSettings {
+            form: config.advantage,
+            credit: config.token_credit,
+            q_temperature: config.q_temperature,
+            q_max: config.q_max,
+            overlong,
+        }
     }
 
     fn logprobs_of(&self, batches: &[PackedBatch]) -> Result<Vec<Vec<f32>>, TrainerError> {

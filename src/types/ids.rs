@@ -34,6 +34,14 @@ id! {
     StepId(i64)
 }
 id! {
+    /// Number of a round within its run, from 1.
+    RoundId(i64)
+}
+id! {
+    /// Row of `solution` in the store.
+    SolutionId(i64)
+}
+id! {
     /// Index of a node in its tree's arena; the root is 0 and a parent is always smaller than its children.
     NodeId(u32)
 }

@@ -8,8 +8,8 @@ pub mod trajectory;
 pub mod verdict;
 pub mod weights;
 
-pub use ids::{NodeId, ProblemId, RunId, StepId, TreeId, WeightVersion};
+pub use ids::{NodeId, ProblemId, RoundId, RunId, SolutionId, StepId, TreeId, WeightVersion};
 pub use tokens::{Continuation, FinishReason, GenerateRequest, Prompt, Sampling, TokenId};
-pub use trajectory::{GroupNode, Provenance, Trajectory, TrajectoryGroup};
-pub use verdict::Verdict;
+pub use trajectory::{GroupNode, Provenance, Trajectory, TrajectoryGroup, TreeKind};
+pub use verdict::{Defect, Verdict};
 pub use weights::{WeightManifest, WeightTensor};

@@ -1,6 +1,28 @@
 //! What a finished tree hands to the trainer: the nodes on its trajectories, once each, and the paths through them.
 
-use super::{NodeId, ProblemId, Prompt, TokenId, TreeId, Verdict, WeightVersion};
+use super::{Defect, NodeId, ProblemId, Prompt, TokenId, TreeId, Verdict, WeightVersion};
+
+/// How the trajectories of a problem came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TreeKind {
+    /// Tree search.
+    Search,
+    /// Direct rollouts: every child of the root is a whole answer.
+    Rollout,
+    /// Direct rollouts, some of the incorrect ones replaced by solutions from the cache.
+    Replay,
+}
+
+impl TreeKind {
+    /// The name used in SQL and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TreeKind::Search => "search",
+            TreeKind::Rollout => "rollout",
+            TreeKind::Replay => "replay",
+        }
+    }
+}
 
 /// Where a trajectory came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +33,8 @@ pub enum Provenance {
     Rollout,
     /// A verified solution kept from earlier.
     Cached,
+    /// A solution that a user brought in; only of solutions, never of a trajectory.
+    Imported,
 }
 
 impl Provenance {
@@ -20,6 +44,7 @@ impl Provenance {
             Provenance::Search => "search",
             Provenance::Rollout => "rollout",
             Provenance::Cached => "cached",
+            Provenance::Imported => "imported",
         }
     }
 }
@@ -58,6 +83,8 @@ pub struct Trajectory {
     pub response_tokens: usize,
     /// Where it came from.
     pub provenance: Provenance,
+    /// What makes the text unfit for training, whatever its verdict. An incorrect one is left out of the update.
+    pub defect: Option<Defect>,
 }
 
 /// The trajectories of one problem that share a baseline: one group of Tree-GRPO.

@@ -27,3 +27,26 @@ impl Verdict {
         }
     }
 }
+
+/// What makes an answer bad data, whatever it is about (paper, section 3.4: removed since it leads to collapse).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Defect {
+    /// It repeats itself without end.
+    Repetition,
+    /// It is no text of any language: symbols, scripts or fragments at random.
+    Garbled,
+    /// Its bytes are not valid UTF-8.
+    InvalidUtf8,
+}
+
+impl Defect {
+    /// The name used in SQL and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Defect::Repetition => "repetition",
+            Defect::Garbled => "garbled",
+            Defect::InvalidUtf8 => "invalid_utf8",
+        }
+    }
+}

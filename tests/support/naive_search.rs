@@ -292,7 +292,8 @@ impl<'a> Naive<'a> {
             config.frontier_entropy_weight * self.own_entropy(node)
         };
         let bonus = match config.depth_bonus {
-            DepthBonus::Constant => depth,
+            DepthBonus::None => 0.0,
+            DepthBonus::Linear => depth,
             DepthBonus::Log => (depth + 1.0).ln(),
             DepthBonus::Sqrt => (depth / f64::from(config.max_depth)).sqrt(),
         };

@@ -124,6 +124,7 @@ pub fn random_group(seed: u64, vocab: u32, prompt_tokens: usize, node_tokens: (u
                 response_tokens: path.iter().map(|&n| nodes[n].tokens.len()).sum(),
                 path,
                 provenance: Provenance::Search,
+                defect: None,
             }
         })
         .collect();
