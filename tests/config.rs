@@ -1,7 +1,9 @@
 //! Configuration: what is accepted, every message, and the files in `configs/`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Error, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use orchestrator::config::{self, Config, ConfigError, EngineKind, Place};
 use orchestrator::error::{FailureClass, Hint};
@@ -24,20 +26,211 @@ fn valid() -> Config {
     parse("[run]\nmodel = \"m\"\ndir = \"d\"\n[data]\nproblems = \"p\"\n[inference]\nlaunch = true\n").unwrap()
 }
 
+/// A file of `configs/` as the command line reads it.
+fn load(path: &str, sets: &[&str]) -> Config {
+    let sources = config::sources(&repository(path), |path| std::fs::read_to_string(path)).unwrap();
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    let config = config::parse_sources(&sources, &sets).unwrap_or_else(|errors| panic!("{errors}"));
+    config::validate(&config).unwrap_or_else(|errors| panic!("{path}: {errors}"));
+    config
+}
+
+/// Every setting by its `section.key`.
+fn flat(config: &Config) -> BTreeMap<String, toml::Value> {
+    let table: toml::Table = toml::from_str(&config::render(config).unwrap()).unwrap();
+    let keys = |(section, values): (String, toml::Value)| {
+        let values = values.as_table().unwrap().clone();
+        values.into_iter().map(move |(key, value)| (format!("{section}.{key}"), value))
+    };
+    table.into_iter().flat_map(keys).collect()
+}
+
+/// What differs apart from name and folder, as `section.key = value` of `other`.
+fn differences(base: &Config, other: &Config) -> Vec<String> {
+    let base = flat(base);
+    flat(other)
+        .into_iter()
+        .filter(|(key, value)| key != "run.name" && key != "run.dir" && base.get(key) != Some(value))
+        .map(|(key, value)| format!("{key} = {value}"))
+        .collect()
+}
+
+fn toml_files(folder: &str) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(repository(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.filter(|path| path.extension().is_some_and(|ext| ext == "toml"));
+    files.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+}
+
 #[test]
 fn every_file_in_configs_loads_and_is_valid() {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(repository("configs")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let config = config::parse(&name, &text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
-        config::validate(&config).unwrap_or_else(|errors| panic!("{name}: {errors}"));
-        names.push(name);
+    let mut runs = BTreeSet::new();
+    let mut count = 0;
+    for folder in ["configs", "configs/ablations"] {
+        for name in toml_files(folder) {
+            let config = load(&format!("{folder}/{name}"), &[]);
+            assert_eq!(format!("{}.toml", config.run.name), name);
+            assert!(config.run.dir.ends_with(&config.run.name), "{name}");
+            runs.insert(config.run.dir);
+            count += 1;
+        }
     }
-    for needed in ["paper.toml", "quickstart.toml"] {
-        assert!(names.iter().any(|name| name == needed), "{needed} is missing");
+    assert_eq!(runs.len(), count, "two files share a folder");
+    let top = toml_files("configs");
+    for needed in ["paper.toml", "quickstart.toml", "grpo.toml", "dapo.toml"] {
+        assert!(top.contains(needed), "{needed} is missing");
     }
+}
+
+/// One file for each row of the paper's tables 3 and 4 and of its comparison of negatives.
+#[test]
+fn ablations_differ_from_the_paper_in_what_they_name() {
+    let uct = "search.backtrace = \"uct\"";
+    let value = "train.advantage = \"value\"";
+    let rows: [(&str, &[&str]); 16] = [
+        ("table3-uct-root", &[uct]),
+        ("table3-value-only", &["search.depth_bonus = \"none\""]),
+        ("table3-depth-log", &["search.depth_bonus = \"log\""]),
+        ("table3-depth-linear", &["search.depth_bonus = \"linear\""]),
+        ("table3-uncertainty", &["search.uncertainty_bonus = true"]),
+        ("table3-depth-sqrt", &[]),
+        (
+            "table4-start",
+            &[
+                "curriculum.filter = false",
+                "curriculum.rounds = 1",
+                "run.problems_per_step = 1",
+                "run.steps = 1",
+                "train.learning_rate = 0.0",
+                "train.minibatch_problems = 1",
+            ],
+        ),
+        ("table4-simple-q", &[uct, "search.q_update = \"simple\"", value]),
+        ("table4-outcome-scores", &[uct, value, "train.token_credit = \"outcome\""]),
+        ("table4-node-scores", &[uct, value]),
+        ("table4-standard-normalisation", &[uct, "train.advantage = \"mean_std\""]),
+        ("table4-mean-only", &[uct]),
+        ("table4-frontier", &[]),
+        ("table5-random-negative", &["search.negative = \"random\""]),
+        ("table5-least-confident-negative", &["search.negative = \"least_confident\""]),
+        ("table5-most-confident-negative", &[]),
+    ];
+    let paper = load("configs/paper.toml", &[]);
+    for (name, expected) in rows {
+        let path = format!("configs/ablations/{name}.toml");
+        assert_eq!(differences(&paper, &load(&path, &[])), expected, "{name}");
+        // The header names the keys: all of them, and no others.
+        let text = std::fs::read_to_string(repository(&path)).unwrap();
+        let header: String = text.lines().take_while(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        let named: BTreeSet<&str> = header.split('`').skip(1).step_by(2).collect();
+        let keys: BTreeSet<&str> = expected.iter().map(|setting| setting.split(" = ").next().unwrap()).collect();
+        assert_eq!(named, keys, "{name}: header");
+    }
+    let files: BTreeSet<String> = rows.iter().map(|(name, _)| format!("{name}.toml")).collect();
+    assert_eq!(toml_files("configs/ablations"), files);
+}
+
+#[test]
+fn a_baseline_is_one_line_away() {
+    let paper = load("configs/paper.toml", &[]);
+    let common = ["curriculum.filter = false", "replay.enabled = false", "run.algorithm = \"NAME\""];
+    let outcome = ["train.advantage = \"mean_std\"", "train.token_credit = \"outcome\""];
+    let grpo = ["train.clip_high = 0.2", "train.loss_mean = \"trajectory\"", "train.overlong_buffer_tokens = 0"];
+    let dapo = ["curriculum.dynamic_sampling = 2"];
+    for (name, own) in [("grpo", &grpo[..]), ("dapo", &dapo[..])] {
+        let mut expected: Vec<String> =
+            common.iter().chain(&outcome).chain(own).map(|setting| setting.replace("NAME", name)).collect();
+        expected.sort();
+        let file = load(&format!("configs/{name}.toml"), &[]);
+        assert_eq!(differences(&paper, &file), expected);
+        // The same by an argument.
+        let set = load("configs/paper.toml", &[&format!("run.algorithm={name}")]);
+        assert_eq!(differences(&file, &set), Vec::<String>::new());
+        let back = load(&format!("configs/{name}.toml"), &["run.algorithm=deepsearch"]);
+        assert_eq!(back.train.token_credit, paper.train.token_credit);
+        // What is said beside the algorithm wins.
+        let mixed = load("configs/paper.toml", &["train.clip_high=0.3", &format!("run.algorithm={name}")]);
+        assert_eq!(mixed.train.clip_high, 0.3);
+    }
+}
+
+/// Files by name, for the tests of `base`.
+fn layered(files: &[(&str, &str)], sets: &[&str]) -> Result<Config, String> {
+    let read = |path: &Path| {
+        let found = files.iter().find(|(name, _)| Path::new(name) == path);
+        found.map(|(_, text)| text.to_string()).ok_or_else(|| Error::from(ErrorKind::NotFound))
+    };
+    let sources = config::sources(Path::new(files[0].0), read).map_err(|error| {
+        assert_eq!(error.class(), FailureClass::User);
+        error.to_string()
+    })?;
+    assert!(sources.len() <= files.len());
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    config::parse_sources(&sources, &sets).map_err(|errors| errors.to_string())
+}
+
+#[test]
+fn a_file_builds_on_another() {
+    let files = [
+        ("a/b/top.toml", "base = \"../middle.toml\"\n[search]\nwidth = 2\n"),
+        ("a/b/../middle.toml", "\u{feff}base = \"b/low.toml\"\n[search]\nwidth = 3\nmax_depth = 7\n[run]\nseed = 4\n"),
+        ("a/b/../b/low.toml", "[search]\nwidth = 4\nmax_depth = 8\nstep_tokens = 16\n"),
+    ];
+    let search = |sets: &[&str]| layered(&files, sets).unwrap().search;
+    assert_eq!((search(&[]).width, search(&[]).max_depth, search(&[]).step_tokens), (2, 7, 16));
+    assert_eq!(search(&["search.width=1"]).width, 1);
+    assert_eq!(layered(&files, &[]).unwrap().run.seed, 4);
+}
+
+#[test]
+fn messages_of_files_that_build_on_others() {
+    #[track_caller]
+    fn check(files: &[(&str, &str)], expected: &str) {
+        assert_eq!(layered(files, &[]).unwrap_err(), expected);
+    }
+    let top = ("c/top.toml", "# a comment\nbase = \"low.toml\"\n[search]\nwidht = 2\n");
+    check(&[top], "cannot read `c/low.toml`, the `base` of `c/top.toml` line 2 column 1");
+    // Each mistake is placed in the file that makes it, the lowest file first.
+    check(
+        &[top, ("c/low.toml", "[runn]\n")],
+        "the configuration has 2 problems\n  \
+         `c/low.toml` line 1 column 2: unknown section `[runn]`, did you mean `[run]`?\n  \
+         `c/top.toml` line 4 column 1: unknown key `search.widht`, did you mean `search.width`?",
+    );
+    check(
+        &[("top.toml", "base = \"top.toml\"\n")],
+        "`top.toml` line 1 column 1: `base` leads through more than 16 files, probably in a circle",
+    );
+    check(
+        &[("top.toml", "base = 7\n")],
+        "`top.toml` line 1 column 1: `base` cannot be `7`: expected the path of another file of settings",
+    );
+    check(
+        &[("top.toml", "base = \"\"\n")],
+        "`top.toml` line 1 column 1: `base` cannot be `\"\"`: expected the path of another file of settings",
+    );
+    // Below a section it is a key of that section.
+    check(&[("top.toml", "[run]\nbase = \"x\"\n")], "`top.toml` line 2 column 1: unknown key `run.base`");
+    // A text alone has no folder to look in.
+    check_message(parse("base = \"low.toml\"\n"), "`run.toml` line 1 column 1: unknown key `base`");
+}
+
+#[test]
+fn a_layer_that_changes_the_algorithm_brings_its_defaults() {
+    let low = ("low.toml", "[train]\nclip_high = 0.5\nlearning_rate = 0.1\nadvantage = \"value\"\n");
+    let with = |text: &str| layered(&[("top.toml", &format!("base = \"low.toml\"\n{text}")), low], &[]).unwrap().train;
+    let same = with("");
+    assert_eq!((same.clip_high, same.advantage), (0.5, config::AdvantageForm::Value));
+    // Only what the two algorithms differ in.
+    let grpo = with("[run]\nalgorithm = \"grpo\"\n");
+    assert_eq!((grpo.clip_high, grpo.advantage), (0.2, config::AdvantageForm::MeanStd));
+    assert_eq!(grpo.learning_rate, 0.1);
+    let said = with("[run]\nalgorithm = \"grpo\"\n[train]\nclip_high = 0.4\n");
+    assert_eq!(said.clip_high, 0.4);
+    let released = with("[search]\nrules = \"released\"\n");
+    assert_eq!((released.clip_high, released.advantage), (0.5, config::AdvantageForm::MeanOnly));
+    // In one file, the file's own values stand over the algorithm's.
+    let one = parse("[run]\nalgorithm = \"grpo\"\n[train]\nadvantage = \"value\"\n").unwrap();
+    assert_eq!((one.train.clip_high, one.train.advantage), (0.2, config::AdvantageForm::Value));
 }
 
 /// Every figure of the paper's appendix A and of the released `round0.sh`. The list is written out here a second time
@@ -51,6 +244,17 @@ fn paper_toml_has_the_papers_figures() {
         ("run.steps", 100.into()),
         ("run.problems_per_step", 256.into()),
         ("run.keep_every", 5.into()),
+        ("run.checkpoint_every", 5.into()),
+        ("curriculum.rounds", 5.into()),
+        ("curriculum.filter", true.into()),
+        ("curriculum.filter_samples", 4.into()),
+        ("curriculum.max_pass_rate", 0.25.into()),
+        ("curriculum.is_inclusive", true.into()),
+        ("replay.enabled", true.into()),
+        ("replay.max_pass_rate", 0.25.into()),
+        ("eval.samples", 32.into()),
+        ("eval.temperature", 0.6.into()),
+        ("eval.top_p", 0.95.into()),
         ("prompt.kind", "chat".into()),
         ("prompt.format", "{problem} Let's think step by step and output the final answer within \\boxed{}.".into()),
         ("prompt.max_tokens", 2048.into()),
@@ -332,6 +536,40 @@ fn rules_of_single_settings() {
             &["run.canary_tolerance_nats"],
             "`run.canary_tolerance_nats` is NaN, must be above 0",
         ),
+        ("curriculum.rounds=0", &["curriculum.rounds"], "`curriculum.rounds` is 0, must be at least 1"),
+        (
+            "curriculum.rounds=101",
+            &["curriculum.rounds", "run.steps"],
+            "`curriculum.rounds` is 101, more than `run.steps` = 100",
+        ),
+        (
+            "curriculum.filter_samples=0",
+            &["curriculum.filter_samples"],
+            "`curriculum.filter_samples` is 0, must be at least 1",
+        ),
+        (
+            "curriculum.max_pass_rate=1.5",
+            &["curriculum.max_pass_rate"],
+            "`curriculum.max_pass_rate` is 1.5, must be between 0 and 1",
+        ),
+        (
+            "replay.max_pass_rate=nan",
+            &["replay.max_pass_rate"],
+            "`replay.max_pass_rate` is NaN, must be between 0 and 1",
+        ),
+        (
+            "replay.solutions_per_group=8",
+            &["replay.solutions_per_group", "search.trajectories"],
+            "`replay.solutions_per_group` is 8, must be at least 1 and below `search.trajectories` = 8: a group of cached \
+             solutions alone has nothing to be compared with",
+        ),
+        (
+            "curriculum.dynamic_sampling=2",
+            &["curriculum.dynamic_sampling", "run.algorithm"],
+            "`curriculum.dynamic_sampling` is 2, which is for direct rollouts: `run.algorithm` is `deepsearch`",
+        ),
+        ("eval.samples=0", &["eval.samples"], "`eval.samples` is 0, must be at least 1"),
+        ("eval.top_p=0", &["eval.top_p"], "`eval.top_p` is 0, must be above 0 and at most 1"),
         ("prompt.format=no place", &["prompt.format"], "`prompt.format` has `{problem}` 0 times, must have it once"),
         (
             "prompt.format={problem}{problem}",
@@ -391,9 +629,15 @@ fn rules_of_the_embedded_engine() {
         "`inference.cache_mib` is 16777217, must be at most 16777216 (16 TiB)",
     );
     check_embedded(
-        "inference.max_sequences=7",
+        "search.width=65",
         &["inference.max_sequences", "search.width"],
-        "`inference.max_sequences` is 7, fewer than the `search.width` = 8 continuations of one expansion",
+        "`inference.max_sequences` is 64, fewer than the `search.width` = 65 continuations of one expansion",
+    );
+    check_embedded(
+        "search.trajectories=65",
+        &["inference.max_sequences", "search.trajectories", "curriculum.filter_samples", "eval.samples"],
+        "`inference.max_sequences` is 64, fewer than the 65 rollouts of one problem that `search.trajectories`, \
+         `curriculum.filter_samples` or `eval.samples` asks for",
     );
     check_embedded(
         "inference.max_model_tokens=18431",
@@ -429,7 +673,7 @@ fn rules_of_one_engine_leave_the_other_alone() {
         &["inference.launch=true", "inference.logprobs_mode=raw", "search.temperature=0.5"],
         &["inference.command=[\"\"]", "inference.gpu_memory_frac=0"],
         &["inference.start_timeout_s=0", "inference.request_timeout_s=0", "inference.reload_timeout_s=0"],
-        &["search.width=20000"],
+        &["search.width=20000", "inference.max_sequences=20000"],
         &["inference.max_sequences=8"],
     ] {
         check("inference.engine=embedded", sets);

@@ -35,6 +35,10 @@ pub enum ServerDevice {
     Cuda,
 }
 
+/// Sequences in flight of the embedded engine where the configuration names no number: beyond it a step of decoding on a
+/// processor takes about as much longer as it brings.
+pub const EMBEDDED_SEQUENCES: usize = 64;
+
 /// The engine. Keys that say `vLLM` are ignored by the embedded one, and the other way round, so that one file serves
 /// both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,8 @@
 //! The configuration: TOML text in, a checked [`Config`] out. Reading the file is the command line's work.
 //!
-//! Order: defaults, then those of the algorithm and of the rule set (`preset.rs`), then the file, then
-//! `--set section.key=value`; nothing else. No default hides elsewhere.
+//! Order: defaults, then those of the algorithm and of the rule set (`preset.rs`), then the files that the file builds on
+//! (`source.rs`), the file, then `--set section.key=value`; nothing else. A layer that changes the algorithm or the rule
+//! set brings their defaults along. No default hides elsewhere.
 
 pub mod curriculum;
 pub mod data;
@@ -13,6 +14,7 @@ mod preset;
 pub mod render;
 pub mod run;
 pub mod search;
+pub mod source;
 pub mod train;
 pub mod validate;
 
@@ -20,13 +22,14 @@ pub use curriculum::{CurriculumConfig, EvalConfig, ReplayConfig};
 pub use data::{DataConfig, PromptConfig, PromptKind};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use inference::{EngineKind, InferenceConfig, LogprobsMode, ServerDevice};
-pub use parse::parse;
+pub use parse::{parse, parse_sources};
 pub use render::{hash, render};
 pub use run::{Algorithm, Pipeline, RunConfig};
 pub use search::{
     Backtrace, DepthBonus, DynamicWidth, GammaRule, NegativeChoice, QUpdate, Rules, SearchConfig, SearchRules,
     TerminalsKept, TieBreak, Unvisited, VisitRule,
 };
+pub use source::{Source, SourceError, sources};
 pub use train::{
     AdvantageForm, ComputeDtype, DeviceChoice, ExportDtype, LossMean, OldLogprobs, TokenCredit, TrainConfig,
 };
@@ -56,4 +59,17 @@ pub struct Config {
     pub train: TrainConfig,
     /// Measuring the policy.
     pub eval: EvalConfig,
+}
+
+impl Config {
+    /// The largest number of whole answers that one request asks for; 0 where none does.
+    pub fn most_rollouts(&self) -> u32 {
+        let in_training = self.replay.enabled || self.run.algorithm != Algorithm::Deepsearch;
+        let counts = [
+            (in_training, self.search.trajectories),
+            (self.curriculum.filter, self.curriculum.filter_samples),
+            (!self.eval.problems.as_os_str().is_empty(), self.eval.samples),
+        ];
+        counts.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, count)| count).max().unwrap_or(0)
+    }
 }

@@ -1,4 +1,4 @@
-//! TOML text and `--set` arguments to a [`Config`], pure.
+//! TOML texts and `--set` arguments to a [`Config`], pure.
 
 use serde::Deserialize;
 use toml::de::DeTable;
@@ -6,46 +6,97 @@ use toml::de::DeTable;
 use super::Config;
 use super::error::{ConfigError, ConfigErrors, Place};
 use super::keys::{known_keys, nearest_key, nearest_section};
+use super::source::{BASE, Source};
 
-/// Reads a configuration: defaults, then `text`, then `sets` in their order.
+/// Reads a configuration of one file: defaults, then `text`, then `sets` in their order. `file` is only a name for
+/// messages; a `base` is not followed, [`parse_sources`] does that.
 ///
-/// `file` is only a name for messages. The rules between settings are [`validate`](super::validate()).
+/// # Errors
+/// As [`parse_sources`].
+pub fn parse(file: &str, text: &str, sets: &[String]) -> Result<Config, ConfigErrors> {
+    parse_sources(&[Source { file: file.to_string(), text: text.to_string() }], sets)
+}
+
+/// Reads a configuration of several layers: defaults, then `sources` from the lowest, then `sets` in their order, all of
+/// them one layer.
+///
+/// A layer that changes the algorithm or the rule set brings along what [`Config::preset`] of the two differs in; what the
+/// layer says itself wins. So `algorithm = "grpo"` is the one line in which a baseline differs from its base.
+///
+/// The rules between settings are [`validate`](super::validate()).
 ///
 /// # Errors
 /// All unknown names and wrong values, with their places; for text that is not TOML, the first fault.
-pub fn parse(file: &str, text: &str, sets: &[String]) -> Result<Config, ConfigErrors> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+pub fn parse_sources(sources: &[Source], sets: &[String]) -> Result<Config, ConfigErrors> {
     let mut problems = Vec::new();
-    let mut settings = read_file(file, text, &mut problems)?;
+    let mut layers = Vec::new();
+    for (below, source) in sources.iter().enumerate() {
+        layers.push(read_file(&source.file, without_mark(&source.text), below > 0, &mut problems)?);
+    }
+    let mut arguments = Vec::new();
     for argument in sets {
         match read_set(argument) {
-            Ok(setting) => settings.push(setting),
+            Ok(setting) => arguments.push(setting),
             Err(problem) => problems.push(problem),
         }
     }
-    let mut merged = toml::Table::new();
-    for setting in settings {
-        let section = merged.entry(setting.section).or_insert_with(|| toml::Table::new().into());
-        if let toml::Value::Table(section) = section {
-            section.insert(setting.key, setting.value);
-        }
-    }
+    layers.push(arguments);
     ConfigErrors::check(problems)?;
-    let given = read(merged.clone())?;
-    let preset = Config::preset(given.run.algorithm, given.search.rules);
-    let preset =
-        toml::Table::try_from(preset).map_err(|error| ConfigError::Unwritable { message: error.to_string() })?;
-    for (section, defaults) in preset {
-        let (Some(section), toml::Value::Table(defaults)) =
-            (merged.entry(section).or_insert_with(|| toml::Table::new().into()).as_table_mut(), defaults)
-        else {
-            continue;
-        };
-        for (key, value) in defaults {
-            section.entry(key).or_insert(value);
+    let mut settings = toml::Table::new();
+    let mut chosen = Config::default();
+    for layer in layers {
+        let mut named = settings.clone();
+        put(&mut named, &layer);
+        let choice = read(named)?;
+        put(&mut settings, &difference(&chosen, &choice)?);
+        put(&mut settings, &layer);
+        chosen = choice;
+    }
+    Ok(read(settings)?)
+}
+
+fn put(settings: &mut toml::Table, layer: &[Setting]) {
+    for Setting { section, key, value } in layer {
+        let section = settings.entry(section.clone()).or_insert_with(|| toml::Table::new().into());
+        if let toml::Value::Table(section) = section {
+            section.insert(key.clone(), value.clone());
         }
     }
-    Ok(read(merged)?)
+}
+
+/// The presets' values where that of `after` differs from that of `before`.
+fn difference(before: &Config, after: &Config) -> Result<Vec<Setting>, ConfigError> {
+    let preset = |config: &Config| {
+        toml::Table::try_from(Config::preset(config.run.algorithm, config.search.rules))
+            .map_err(|error| ConfigError::Unwritable { message: error.to_string() })
+    };
+    let (before, after) = (preset(before)?, preset(after)?);
+    let mut found = Vec::new();
+    for (section, values) in after {
+        let toml::Value::Table(values) = values else { continue };
+        for (key, value) in values {
+            if before.get(&section).and_then(|old| old.get(&key)) != Some(&value) {
+                found.push(Setting { section: section.clone(), key, value });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The text without a byte-order mark.
+pub(super) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// The place of a byte of a file's text.
+pub(super) fn place_in(file: &str, text: &str, offset: usize) -> Place {
+    let before = &text[..text.floor_char_boundary(offset)];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    Place::File {
+        file: file.to_string(),
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+    }
 }
 
 fn read(settings: toml::Table) -> Result<Config, ConfigError> {
@@ -60,17 +111,15 @@ struct Setting {
     value: toml::Value,
 }
 
-/// The settings of the file; what is wrong with single ones goes to `problems`.
-fn read_file(file: &str, text: &str, problems: &mut Vec<ConfigError>) -> Result<Vec<Setting>, ConfigError> {
-    let place = |offset: usize| {
-        let before = &text[..text.floor_char_boundary(offset)];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Place::File {
-            file: file.to_string(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
-    };
+/// The settings of one file; what is wrong with single ones goes to `problems`. `has_base` says that the file below it was
+/// read.
+fn read_file(
+    file: &str,
+    text: &str,
+    has_base: bool,
+    problems: &mut Vec<ConfigError>,
+) -> Result<Vec<Setting>, ConfigError> {
+    let place = |offset: usize| place_in(file, text, offset);
     let syntax = |error: toml::de::Error| ConfigError::Syntax {
         place: place(error.span().map_or(0, |span| span.start)),
         message: error.message().to_string(),
@@ -85,6 +134,9 @@ fn read_file(file: &str, text: &str, problems: &mut Vec<ConfigError>) -> Result<
         let at = section.span().start;
         let section = section.get_ref().as_ref();
         let Some(table) = content.get_ref().as_table() else {
+            if section == BASE && has_base {
+                continue;
+            }
             let problem = match nearest_key("", section) {
                 _ if known.contains_key(section) => ConfigError::BadValue {
                     place: place(at),

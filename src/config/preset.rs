@@ -11,7 +11,8 @@ impl Config {
     /// - `dapo`: the same advantages with clip-higher, dynamic sampling, overlong shaping and mean over tokens (arXiv
     ///   2503.14476).
     ///
-    /// The baselines take all problems, without filter or cache.
+    /// The baselines take all problems, without filter or cache. In a configuration of several layers, one that changes the
+    /// algorithm changes what the two presets differ in, and nothing else.
     pub fn preset(algorithm: Algorithm, rules: Rules) -> Config {
         let mut config = Config::default();
         config.run.algorithm = algorithm;

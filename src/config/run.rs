@@ -16,6 +16,17 @@ pub enum Algorithm {
     Dapo,
 }
 
+impl Algorithm {
+    /// The name used in SQL, JSON and configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Algorithm::Deepsearch => "deepsearch",
+            Algorithm::Grpo => "grpo",
+            Algorithm::Dapo => "dapo",
+        }
+    }
+}
+
 /// Whether the search waits for the trainer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -47,7 +58,8 @@ pub struct RunConfig {
     pub steps: u32,
     /// Problems searched per step (the paper: 256).
     pub problems_per_step: u32,
-    /// Keep the exported weights of every n-th step beside the newest; 0 keeps only the newest (the paper: 5).
+    /// Keep the exported weights of every n-th version beside the newest, 0 included; 0 keeps only the newest (the paper:
+    /// 5).
     pub keep_every: u32,
     /// Steps between two checkpoints of weights and optimizer (the paper: 5); 0 writes none. A resume goes on from the
     /// newest one and repeats the updates since then from the stored trees.

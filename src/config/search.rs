@@ -47,7 +47,7 @@ pub enum DepthBonus {
 pub enum QUpdate {
     /// A positive value is never lowered by a negative reward, a negative one is replaced by a positive reward (eq. 5).
     Constrained,
-    /// max(q + gamma * r, 0), the simple update of the paper's table 4.
+    /// max(q + gamma * r, 0) where the signs are opposite, the simple update of the paper's table 4.
     Simple,
     /// q + gamma * r always (eq. 3 alone).
     Sum,
@@ -59,7 +59,7 @@ pub enum QUpdate {
 pub enum NegativeChoice {
     /// The one with the lowest mean entropy (eq. 2).
     MostConfident,
-    /// Any, by the seed of the tree (the paper's table 5).
+    /// Any of the best class (incorrect before cut off without an answer), by the seed of the tree (the paper's table 5).
     Random,
     /// The one with the highest mean entropy (the paper's table 5).
     LeastConfident,
@@ -163,9 +163,10 @@ pub struct SearchConfig {
     pub frontier_leaves_only: bool,
     /// How the search goes on after an expansion that contained a terminal.
     pub backtrace: Backtrace,
-    /// How a backup changes a node's value.
+    /// How a backup changes a node's value. With `constrained` a node once on a correct path is never negative; with the
+    /// others it may be.
     pub q_update: QUpdate,
-    /// Which negative is backed up.
+    /// Which negative is backed up where no terminal of an expansion is correct.
     pub negative: NegativeChoice,
     /// Reward of an answer cut off by the budget without a final answer, at most 0.
     pub incomplete_reward: f64,

@@ -41,10 +41,16 @@ pub enum ExportDtype {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdvantageForm {
-    /// Node value with the baseline scaled by the same magnitude, so that an advantage never has the opposite sign of the
-    /// value: no correct path is pushed down, a confident mistake is pushed down even where its whole tree failed, and a
-    /// tree in which everything is right has no signal.
+    /// Node value, weighed by how surprising its sign is in its group, so that an advantage never has the opposite sign of
+    /// the value: no correct path is pushed down, a confident mistake is pushed down even where its whole tree failed, and
+    /// a tree in which everything is right has no signal.
     Signed,
+    /// As `signed`, but an incorrect path pushes no node up: what it shares with a correct one counts once for each
+    /// correct path, not once for each path.
+    Agreeing,
+    /// The default: the node's value alone, without a baseline (the rows of the paper's table 4 before any normalisation).
+    /// Keeps the sign of the value as well, and teaches what is right also where the search kept nothing else.
+    Value,
     /// As published: node value minus the mean terminal reward. Pushes early tokens up in a tree where everything
     /// failed, and down where everything succeeded.
     MeanOnly,
@@ -82,7 +88,7 @@ pub enum OldLogprobs {
     Engine,
 }
 
-/// Tree-GRPO and the optimizer. Defaults are the paper's (appendix A).
+/// Tree-GRPO and the optimizer. Defaults are the paper's (appendix A), but for `advantage`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
@@ -110,6 +116,9 @@ pub struct TrainConfig {
     pub token_credit: TokenCredit,
     /// Over what the loss is a mean.
     pub loss_mean: LossMean,
+    /// Leave incorrect answers that are garbled or repeat themselves out of the update. They are recorded either way, and
+    /// count as failures in the baseline.
+    pub drop_defective: bool,
     /// eps_q of the soft clip tanh(q / eps_q) * q_max; 0 or less: no clip.
     pub q_temperature: f64,
     /// q_max of the soft clip.
@@ -157,9 +166,10 @@ impl Default for TrainConfig {
             micro_batch_tokens: 18_432,
             vocab_chunk_tokens: 1024,
             checkpoint_activations: true,
-            advantage: AdvantageForm::Signed,
+            advantage: AdvantageForm::Value,
             token_credit: TokenCredit::Node,
             loss_mean: LossMean::Token,
+            drop_defective: true,
             q_temperature: 1.0,
             q_max: 1.0,
             overlong_buffer_tokens: 4096,

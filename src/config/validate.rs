@@ -1,6 +1,7 @@
 //! Rules that a type cannot say: ranges, and what has to fit together. Every message names every key that takes part.
 
 use super::error::{ConfigError, ConfigErrors};
+use super::inference::EMBEDDED_SEQUENCES;
 use super::{Algorithm, Config, EngineKind, ExportDtype, LogprobsMode, Pipeline};
 
 /// Checks all rules and reports all that are broken. Touches no file.
@@ -87,7 +88,7 @@ fn run(config: &Config, rules: &mut Rules) {
 fn curriculum(config: &Config, rules: &mut Rules) {
     let (run, curriculum, replay) = (&config.run, &config.curriculum, &config.replay);
     rules.at_least_one(&["curriculum.rounds"], curriculum.rounds.into());
-    rules.require(curriculum.rounds <= run.steps, &["curriculum.rounds", "run.steps"], || {
+    rules.require(curriculum.rounds <= run.steps.max(1), &["curriculum.rounds", "run.steps"], || {
         format!("`curriculum.rounds` is {}, more than `run.steps` = {}", curriculum.rounds, run.steps)
     });
     rules.at_least_one(&["curriculum.filter_samples"], curriculum.filter_samples.into());
@@ -171,13 +172,21 @@ fn embedded(config: &Config, rules: &mut Rules) {
     rules.require(inference.cache_mib <= MOST_CACHE_MIB, &["inference.cache_mib"], || {
         format!("`inference.cache_mib` is {}, must be at most {MOST_CACHE_MIB} (16 TiB)", inference.cache_mib)
     });
+    let sequences = if inference.max_sequences == 0 { EMBEDDED_SEQUENCES } else { inference.max_sequences };
+    rules.require(sequences >= search.width as usize, &["inference.max_sequences", "search.width"], || {
+        format!(
+            "`inference.max_sequences` is {sequences}, fewer than the `search.width` = {} continuations of one expansion",
+            search.width
+        )
+    });
+    let rollouts = config.most_rollouts();
     rules.require(
-        inference.max_sequences == 0 || inference.max_sequences >= search.width as usize,
-        &["inference.max_sequences", "search.width"],
+        sequences >= rollouts as usize,
+        &["inference.max_sequences", "search.trajectories", "curriculum.filter_samples", "eval.samples"],
         || {
             format!(
-                "`inference.max_sequences` is {}, fewer than the `search.width` = {} continuations of one expansion",
-                inference.max_sequences, search.width
+                "`inference.max_sequences` is {sequences}, fewer than the {rollouts} rollouts of one problem that \
+                 `search.trajectories`, `curriculum.filter_samples` or `eval.samples` asks for"
             )
         },
     );
