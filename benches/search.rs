@@ -56,7 +56,7 @@ fn expand(tree: &mut Tree, dice: &mut Dice) -> Duration {
 }
 
 fn grown(config: &SearchConfig, nodes: usize, dice: &mut Dice) -> Tree {
-    let mut tree = Tree::new(config, SpecialTokens::default()).unwrap();
+    let mut tree = Tree::new(config, SpecialTokens::default(), 0).unwrap();
     while tree.nodes().len() < nodes {
         expand(&mut tree, dice);
     }

@@ -6,13 +6,14 @@ mod naive_search;
 #[path = "support/search_policy.rs"]
 mod search_policy;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use naive_search::Naive;
 use orchestrator::config::{
-    Backtrace, DepthBonus, DynamicWidth, GammaRule, Rules, SearchConfig, TerminalsKept, TieBreak, Unvisited, VisitRule,
+    Backtrace, DepthBonus, DynamicWidth, GammaRule, NegativeChoice, QUpdate, Rules, SearchConfig, TerminalsKept,
+    TieBreak, Unvisited, VisitRule,
 };
 use orchestrator::search::{Child, Event, Next, SearchError, SpecialTokens, StopReason, Tree, harvest};
 use orchestrator::types::{Continuation, FinishReason, NodeId, ProblemId, Prompt, Verdict, WeightVersion};
@@ -40,6 +41,15 @@ fn sizes() -> impl Strategy<Value = SearchConfig> {
     )
 }
 
+fn q_update() -> impl Strategy<Value = QUpdate> {
+    prop::sample::select(vec![QUpdate::Constrained, QUpdate::Constrained, QUpdate::Simple, QUpdate::Sum])
+}
+
+fn negative() -> impl Strategy<Value = NegativeChoice> {
+    use NegativeChoice::{LeastConfident, MostConfident, Random};
+    prop::sample::select(vec![MostConfident, MostConfident, Random, LeastConfident])
+}
+
 fn weights() -> impl Strategy<Value = SearchConfig> {
     let any_of = |values: &'static [f64]| prop::sample::select(values);
     (
@@ -47,9 +57,13 @@ fn weights() -> impl Strategy<Value = SearchConfig> {
         (any_of(&[0.0, 0.4]), any_of(&[-0.4, 0.0, 0.4]), any_of(&[-0.05, 0.0, 0.01]), any_of(&[-0.2, 0.0, 0.3])),
         prop::sample::select(vec![DepthBonus::None, DepthBonus::Linear, DepthBonus::Log, DepthBonus::Sqrt]),
         (any::<bool>(), any::<bool>(), any::<bool>()),
+        (q_update(), negative()),
     )
-        .prop_map(|(values, frontier, depth_bonus, (uncertainty_bonus, frontier_leaves_only, is_uct))| {
+        .prop_map(|(values, frontier, depth_bonus, flags, (q_update, negative))| {
+            let (uncertainty_bonus, frontier_leaves_only, is_uct) = flags;
             SearchConfig {
+                q_update,
+                negative,
                 uct_lambda: values.0,
                 gamma_min: values.1,
                 incomplete_reward: values.2,
@@ -123,6 +137,8 @@ fn config() -> impl Strategy<Value = SearchConfig> {
             uncertainty_bonus: weights.uncertainty_bonus,
             frontier_leaves_only: weights.frontier_leaves_only,
             backtrace: weights.backtrace,
+            q_update: weights.q_update,
+            negative: weights.negative,
             ..rules
         }
     })
@@ -149,6 +165,25 @@ fn policy() -> impl Strategy<Value = Policy> {
             nan_frac: hostile.1,
             levels,
         })
+}
+
+/// What equation 3 and the update in force make of `before`, the value of `node`, in a backup from `leaf`.
+fn expected(config: &SearchConfig, tree: &Tree, node: NodeId, leaf: NodeId, before: f64) -> f64 {
+    let (node, leaf) = (tree.node(node).unwrap(), tree.node(leaf).unwrap());
+    let (depth, leaf_depth) = (f64::from(node.depth()), f64::from(leaf.depth()));
+    let share = match config.resolve().gamma {
+        GammaRule::Shifted => (depth + 1.0) / (leaf_depth + 1.0),
+        GammaRule::Plain => depth / leaf_depth,
+    };
+    let reward = leaf.reward().unwrap();
+    let gain = share.max(config.gamma_min) * reward;
+    let is_opposite = before < 0.0 && reward > 0.0 || before > 0.0 && reward < 0.0;
+    match config.q_update {
+        _ if reward == 0.0 => before,
+        QUpdate::Constrained if is_opposite => gain.max(before),
+        QUpdate::Simple if is_opposite => (before + gain).max(0.0),
+        _ => before + gain,
+    }
 }
 
 /// The best node by a scan over the public face of the tree.
@@ -181,8 +216,8 @@ proptest! {
     fn the_incremental_search_equals_the_full_scan(config in config(), policy in policy(), pad_is_end in any::<bool>()) {
         let padding = if pad_is_end { END } else { PADDING };
         let chunk = |tag: &str| policy.chunk(tag, config.step_tokens);
-        let (tree, reason) = run(&config, special(padding, END), END, chunk).unwrap();
-        let mut naive = Naive::new(&config, padding);
+        let (tree, reason) = run(&config, special(padding, END), policy.seed, END, chunk).unwrap();
+        let mut naive = Naive::new(&config, padding, policy.seed);
         let naive_reason = naive.run(chunk);
         for (at, (naive, event)) in naive.events.iter().zip(tree.events()).enumerate() {
             prop_assert_eq!(format!("{naive:?}"), format!("{event:?}"), "event {}", at);
@@ -193,8 +228,9 @@ proptest! {
 
     #[test]
     fn every_step_keeps_the_rules(config in config(), policy in policy()) {
-        let mut tree = Tree::new(&config, special(PADDING, END)).unwrap();
+        let mut tree = Tree::new(&config, special(PADDING, END), policy.seed).unwrap();
         let mut correct_path = BTreeSet::new();
+        let mut values: BTreeMap<NodeId, f64> = BTreeMap::new();
         loop {
             let before = tree.clone();
             let wanted = tree.next();
@@ -208,7 +244,7 @@ proptest! {
                 break;
             }
 
-            // Values change on the paths of this step's backups only, and for the better where they were positive.
+            // Values change on the paths of this step's backups only. What a backup may do to them: see `updated` below.
             let leaves = &tree.trajectories()[before.trajectories().len()..];
             let touched: BTreeSet<NodeId> = leaves.iter().flat_map(|&leaf| tree.path(leaf)).collect();
             for node in tree.nodes() {
@@ -216,14 +252,36 @@ proptest! {
                 if !touched.contains(&node.id()) && node.id() != NodeId::ROOT {
                     prop_assert_eq!(node.q_total(), earlier);
                 }
-                prop_assert!(earlier <= 0.0 || node.q_total() >= earlier, "a positive value was lowered");
+            }
+            // The value of every node is that of its backups in their order: a fold, by the rule in force.
+            for (&leaf, order) in leaves.iter().zip(before.trajectories().len()..) {
+                let reward = tree.node(leaf).unwrap().reward().unwrap();
+                prop_assert_eq!(tree.node(leaf).unwrap().backup_order(), Some(order as u32));
+                for node in std::iter::once(NodeId::ROOT).chain(tree.path(leaf)) {
+                    let before = values.get(&node).copied().unwrap_or(0.0);
+                    let after = expected(&config, &tree, node, leaf, before);
+                    match config.q_update {
+                        // A positive value never falls; a success leaves no negative past.
+                        QUpdate::Constrained => prop_assert!(before <= 0.0 || after >= before),
+                        // A failure takes no positive value below 0.
+                        QUpdate::Simple => prop_assert!(before <= 0.0 || after >= 0.0),
+                        // Everything counts, in full.
+                        QUpdate::Sum => prop_assert!((after - before).abs() <= reward.abs() + 1e-12),
+                    }
+                    prop_assert!(reward <= 0.0 || config.q_update == QUpdate::Sum || after >= 0.0);
+                    values.insert(node, after);
+                }
+            }
+            for node in tree.nodes() {
+                prop_assert_eq!(node.q_total(), values.get(&node.id()).copied().unwrap_or(0.0));
             }
             for &leaf in leaves {
                 if tree.node(leaf).unwrap().verdict() == Some(Verdict::Correct) {
                     correct_path.extend(tree.path(leaf));
                 }
             }
-            for &node in &correct_path {
+            // Only the constrained update promises this; with the others a later failure may outweigh a success.
+            for &node in correct_path.iter().filter(|_| config.q_update == QUpdate::Constrained) {
                 prop_assert!(tree.node(node).unwrap().q_total() >= 0.0);
             }
 
@@ -262,11 +320,11 @@ proptest! {
     fn trees_do_not_see_each_other(first in (config(), policy()), second in (config(), policy()), turns in any::<u64>()) {
         let chunk = |(config, policy): &(SearchConfig, Policy), tag: &str| policy.chunk(tag, config.step_tokens);
         let alone = |side: &(SearchConfig, Policy)| {
-            let (tree, _) = run(&side.0, special(PADDING, END), END, |tag| chunk(side, tag)).unwrap();
+            let (tree, _) = run(&side.0, special(PADDING, END), side.1.seed, END, |tag| chunk(side, tag)).unwrap();
             format!("{tree:?}")
         };
-        let mut trees = [Tree::new(&first.0, special(PADDING, END)).unwrap(), Tree::new(&second.0, special(PADDING, END)).unwrap()];
         let sides = [&first, &second];
+        let mut trees = sides.map(|(config, policy)| Tree::new(config, special(PADDING, END), policy.seed).unwrap());
         let mut turn = 0;
         while trees.iter().any(|tree| matches!(tree.next(), Next::Expand { .. })) {
             let side = (turns.rotate_left(turn) & 1) as usize;
@@ -284,7 +342,7 @@ proptest! {
 
     #[test]
     fn a_harvest_holds_every_node_once_and_parents_first(config in config(), policy in policy()) {
-        let (tree, _) = run(&config, special(PADDING, END), END, |tag| policy.chunk(tag, config.step_tokens)).unwrap();
+        let (tree, _) = run(&config, special(PADDING, END), policy.seed, END, |tag| policy.chunk(tag, config.step_tokens)).unwrap();
         let prompt = Prompt { tokens: Arc::new([7]), text: Arc::from("x") };
         let group = harvest(&tree, ProblemId(5), None, prompt);
         prop_assert_eq!(group.trajectories.len(), tree.trajectories().len());
@@ -304,6 +362,61 @@ proptest! {
             prop_assert_eq!(joined, tokens);
             prop_assert_eq!(group.nodes[*trajectory.path.last().unwrap()].q_total, trajectory.reward);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_seed_is_the_only_chance(config in config(), policy in policy(), seed in any::<u64>()) {
+        let grown = |config: &SearchConfig, seed| {
+            let tree = run(config, special(PADDING, END), seed, END, |tag| policy.chunk(tag, config.step_tokens)).unwrap().0;
+            (tree.events().to_vec().iter().map(|event| format!("{event:?}")).collect::<Vec<_>>(), tree.spent())
+        };
+        let random = SearchConfig { negative: NegativeChoice::Random, ..config.clone() };
+        prop_assert_eq!(grown(&random, seed), grown(&random, seed));
+        for negative in [NegativeChoice::MostConfident, NegativeChoice::LeastConfident] {
+            let ranked = SearchConfig { negative, ..config.clone() };
+            prop_assert_eq!(grown(&ranked, seed), grown(&ranked, !seed), "no number is drawn");
+        }
+    }
+
+    /// Where nothing is correct and everything ends at once, each choice is seen alone.
+    #[test]
+    fn one_negative_of_each_expansion(negative in negative(), rules in prop::sample::select(vec![Rules::Paper, Rules::Released]), policy in policy(), width in 2..7u32) {
+        let policy = Policy { correct_frac: 0.0, error_frac: 0.0, no_answer_frac: 0.0, ..policy };
+        let config = SearchConfig { rules, negative, width, max_depth: 1, trajectories: 1, event_log: true, ..small() };
+        let (tree, _) = run(&config, special(PADDING, END), policy.seed, END, |tag| policy.chunk(tag, 3)).unwrap();
+        let entropy = |node: NodeId| tree.node(node).unwrap().path_entropy_nats();
+        let [leaf] = tree.trajectories() else { return Err(TestCaseError::fail("one backup was expected")) };
+        let known: Vec<f64> = tree.node(NodeId::ROOT).unwrap().children().filter_map(entropy).collect();
+        match (negative, entropy(*leaf)) {
+            (NegativeChoice::Random, _) => {}
+            (_, None) => prop_assert!(known.is_empty(), "an unknown entropy came before a known one"),
+            (NegativeChoice::MostConfident, Some(chosen)) => prop_assert!(known.iter().all(|&other| chosen <= other)),
+            (NegativeChoice::LeastConfident, Some(chosen)) => prop_assert!(known.iter().all(|&other| chosen >= other)),
+        }
+    }
+}
+
+#[test]
+fn a_random_negative_is_any_of_the_best_class_alike() {
+    let config = SearchConfig { negative: NegativeChoice::Random, width: 5, max_depth: 1, trajectories: 1, ..small() };
+    let rounds = 4000;
+    let mut counts = [0; 5];
+    for seed in 0..rounds {
+        let mut tree = Tree::new(&config, SpecialTokens::default(), seed).unwrap();
+        // The fourth was cut off without an answer: it ranks behind the others.
+        let mut children = vec![ended(Some(Verdict::Incorrect)); 5];
+        children[3] = Child { verdict: Some(Verdict::NoAnswer), ..going_on() };
+        tree.supply(NodeId::ROOT, children, Duration::ZERO).unwrap();
+        counts[tree.trajectories()[0].index() - 1] += 1;
+    }
+    assert_eq!(counts[3], 0);
+    // A quarter each; the standard deviation of a count is 27.
+    for count in [counts[0], counts[1], counts[2], counts[4]] {
+        assert!((count - rounds as i64 / 4).abs() < 140, "{counts:?}");
     }
 }
 
@@ -330,7 +443,7 @@ fn the_frontier_of_a_large_tree_equals_a_scan() {
                 ..SearchConfig::default()
             };
             let policy = Policy { seed, end_frac: 0.05, levels: 4, ..Policy::default() };
-            let mut tree = Tree::new(&config, special(PADDING, END)).unwrap();
+            let mut tree = Tree::new(&config, special(PADDING, END), policy.seed).unwrap();
             while let Some(node) = step(&mut tree, END, |tag| policy.chunk(tag, config.step_tokens)).unwrap() {
                 if node.0 % 97 == 0 {
                     for leaves_only in [true, leaves_only] {
@@ -384,7 +497,7 @@ fn a_wrong_supply_is_refused_and_changes_nothing() {
             SearchError::VerdictUnexpected { node, child: 0 },
         ),
     ];
-    let mut tree = Tree::new(&small(), SpecialTokens::default()).unwrap();
+    let mut tree = Tree::new(&small(), SpecialTokens::default(), 0).unwrap();
     let fresh = format!("{tree:?}");
     for (node, children, expected) in cases {
         assert_eq!(tree.supply(node, children, Duration::ZERO), Err(expected));
@@ -396,7 +509,7 @@ fn a_wrong_supply_is_refused_and_changes_nothing() {
     let late = tree.supply(root, vec![correct(), correct()], Duration::ZERO);
     assert_eq!(late, Err(SearchError::NotWanted { supplied: root, wanted: None }));
     assert!(matches!(
-        Tree::new(&SearchConfig { width: 0, ..small() }, SpecialTokens::default()),
+        Tree::new(&SearchConfig { width: 0, ..small() }, SpecialTokens::default(), 0),
         Err(SearchError::Settings { problems }) if problems.len() == 1
     ));
 }
@@ -409,7 +522,7 @@ fn fresh_siblings_are_ranked_by_confidence_or_by_index() {
         Child { continuation: Continuation { logprobs: vec![f32::NAN; 3], ..going_on().continuation }, verdict: None };
     for (rules, chosen) in [(Rules::Paper, 3), (Rules::Released, 1)] {
         let config = SearchConfig { rules, width: 3, ..small() };
-        let mut tree = Tree::new(&config, SpecialTokens::default()).unwrap();
+        let mut tree = Tree::new(&config, SpecialTokens::default(), 0).unwrap();
         let children = vec![silent.clone(), going_on(), confident.clone()];
         tree.supply(NodeId::ROOT, children, Duration::ZERO).unwrap();
         assert_eq!(tree.next(), Next::Expand { node: NodeId(chosen), n: 3 }, "{rules:?}");
@@ -420,7 +533,7 @@ fn fresh_siblings_are_ranked_by_confidence_or_by_index() {
 fn a_failed_check_neither_counts_nor_ends_the_descent() {
     for rules in [Rules::Paper, Rules::Released] {
         let config = SearchConfig { rules, ..small() };
-        let mut tree = Tree::new(&config, SpecialTokens::default()).unwrap();
+        let mut tree = Tree::new(&config, SpecialTokens::default(), 0).unwrap();
         // Short of a full chunk, so that both rule sets see the end.
         let mut failed = ended(Some(Verdict::Error));
         failed.continuation.tokens.pop();
@@ -442,7 +555,7 @@ fn an_end_in_the_last_slot_ends_the_branch_by_the_paper_only() {
     let told = ended(None).continuation;
     let shown = Continuation { tokens: vec![5, 6, 9], ..going_on().continuation };
     for (rules, terminal) in [(Rules::Paper, true), (Rules::Released, false)] {
-        let tree = Tree::new(&SearchConfig { rules, ..small() }, special.clone()).unwrap();
+        let tree = Tree::new(&SearchConfig { rules, ..small() }, special.clone(), 0).unwrap();
         assert_eq!(tree.is_terminal(NodeId::ROOT, &told), terminal);
         assert_eq!(tree.is_terminal(NodeId::ROOT, &shown), terminal);
         assert!(!tree.is_terminal(NodeId::ROOT, &going_on().continuation));
@@ -454,7 +567,7 @@ fn a_very_deep_tree_is_walked_without_recursion() {
     let depth = 50_000;
     for rules in [Rules::Paper, Rules::Released] {
         let config = SearchConfig { rules, width: 1, max_depth: depth, trajectories: 1, ..small() };
-        let mut tree = Tree::new(&config, SpecialTokens::default()).unwrap();
+        let mut tree = Tree::new(&config, SpecialTokens::default(), 0).unwrap();
         while let Next::Expand { node, .. } = tree.next() {
             let last = tree.node(node).unwrap().depth() + 1 == depth;
             let child = Child { verdict: last.then_some(Verdict::Incorrect), ..going_on() };

@@ -218,3 +218,33 @@ impl Frontier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Continuation, FinishReason, WeightVersion};
+
+    #[test]
+    fn published_scores() {
+        // l1 = 0.4, l3 = 0.01, maximum depth 64: mean value of the parent, depth of the node, score.
+        let scoring = Scoring::new(&SearchConfig::default());
+        for (q_mean, depth, published) in
+            [(0.0, 1, 0.001_25), (-0.05, 2, -0.018_216), (0.5, 20, 0.190_437), (1.0, 63, 0.314_560)]
+        {
+            let mut arena = Arena::new();
+            let child = arena.push_child(
+                0,
+                Continuation {
+                    tokens: vec![1],
+                    logprobs: vec![-1.0],
+                    finish: FinishReason::Length,
+                    weight_version: WeightVersion::INITIAL,
+                },
+            );
+            let parent = arena.stats_mut(0);
+            (parent.depth, parent.visits, parent.q_total) = (depth - 1, 2, 2.0 * q_mean);
+            let score = scoring.score(arena.stats(0), arena.stats(child));
+            assert!((score - published).abs() < 1e-6, "{q_mean} at depth {depth}: {score}, published {published}");
+        }
+    }
+}

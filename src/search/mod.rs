@@ -10,14 +10,15 @@
 //! ```
 //!
 //! Invariants:
-//! - Pure: no IO, no clock, no randomness. The same settings and the same continuations give the same tree.
+//! - Pure: no IO, no clock. The same settings, the same seed and the same continuations give the same tree.
 //! - A node is expanded at most once; its children have consecutive ids, larger than its own.
 //! - A terminal is backed up at most once and never expanded; one whose check failed is never backed up at all.
-//! - A node once on the path of a correct terminal is never negative.
+//! - A node once on the path of a correct terminal is never negative, under the constrained update.
 //! - A call that fails leaves the tree as it was.
 //!
-//! Deliberately absent: text (the driver decodes and verifies), tensors, storage, and sampling among children (the
-//! search is deterministic; randomness is in the continuations).
+//! Deliberately absent: text (the driver decodes and verifies), tensors, storage, and sampling among children.
+//! Randomness is in the continuations; the search draws a number of its own only where `negative = "random"` asks for
+//! one, and then it depends on the tree's seed and the number of its backups alone.
 
 mod backup;
 mod budget;

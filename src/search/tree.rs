@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use rand_chacha::rand_core::Rng;
+
 use crate::config::{Backtrace, SearchConfig, SearchRules, VisitRule};
+use crate::rng::{self, Purpose};
 use crate::types::{Continuation, NodeId, TokenId, Verdict};
 
 use super::budget::{self, Spent, StopReason};
@@ -49,6 +52,7 @@ pub struct Tree {
     config: SearchConfig,
     rules: SearchRules,
     special: SpecialTokens,
+    seed: u64,
     arena: Arena,
     frontier: Frontier,
     state: State,
@@ -58,11 +62,12 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree that holds only its root, the prompt.
+    /// A tree that holds only its root, the prompt. `seed` names the tree's random choices, of which there are some only
+    /// with `negative = "random"`.
     ///
     /// # Errors
     /// [`SearchError::Settings`] if `config` has [`problems`](SearchConfig::problems).
-    pub fn new(config: &SearchConfig, special: SpecialTokens) -> Result<Tree, SearchError> {
+    pub fn new(config: &SearchConfig, special: SpecialTokens, seed: u64) -> Result<Tree, SearchError> {
         let problems = config.problems();
         if !problems.is_empty() {
             return Err(SearchError::Settings { problems });
@@ -73,6 +78,7 @@ impl Tree {
             config: config.clone(),
             rules,
             special,
+            seed,
             arena: Arena::new(),
             state: State::Wants(0),
             trajectories: Vec::new(),
@@ -280,7 +286,10 @@ impl Tree {
         }
         let reached_end = children.clone().any(|child| self.arena.stats(child).fate == Fate::Waiting);
         self.frontier.touch(current);
-        for leaf in backup::choose(&self.rules, &self.arena, current) {
+        // A choice has the number of the backup that it leads to: two rounds may follow one expansion.
+        let backups = self.trajectories.len() as u64;
+        let draw = || rng::stream(self.seed, Purpose::Search, &[backups]).next_u64();
+        for leaf in backup::choose(self.config.negative, &self.rules, &self.arena, current, draw) {
             self.back_up(leaf);
             if self.trajectories.len() >= self.config.trajectories as usize {
                 self.state = State::Done(StopReason::Complete);

@@ -3,10 +3,13 @@
 //! configuration and the types of events.
 
 use orchestrator::config::{
-    Backtrace, DepthBonus, GammaRule, SearchConfig, TerminalsKept, TieBreak, Unvisited, VisitRule,
+    Backtrace, DepthBonus, GammaRule, NegativeChoice, QUpdate, SearchConfig, TerminalsKept, TieBreak, Unvisited,
+    VisitRule,
 };
+use orchestrator::rng::{Purpose, stream};
 use orchestrator::search::{Event, SelectKind, Selection, StopReason};
 use orchestrator::types::{NodeId, TokenId, Verdict};
+use rand_chacha::rand_core::Rng;
 
 use super::search_policy::{Chunk, END};
 
@@ -27,6 +30,7 @@ struct Node {
 pub struct Naive<'a> {
     config: &'a SearchConfig,
     padding: TokenId,
+    seed: u64,
     nodes: Vec<Node>,
     done: Vec<usize>,
     generated_tokens: u64,
@@ -43,7 +47,7 @@ fn unknown_last(entropy: f64) -> f64 {
 }
 
 impl<'a> Naive<'a> {
-    pub fn new(config: &'a SearchConfig, padding: TokenId) -> Self {
+    pub fn new(config: &'a SearchConfig, padding: TokenId, seed: u64) -> Self {
         let root = Node {
             tag: "0".into(),
             parent: 0,
@@ -56,7 +60,8 @@ impl<'a> Naive<'a> {
             terminal: false,
             out: false,
         };
-        Naive { config, padding, nodes: vec![root], done: Vec::new(), generated_tokens: 0, events: Vec::new() }
+        let nodes = vec![root];
+        Naive { config, padding, seed, nodes, done: Vec::new(), generated_tokens: 0, events: Vec::new() }
     }
 
     /// Runs to the end.
@@ -201,17 +206,35 @@ impl<'a> Naive<'a> {
         let second = |leaf: usize| {
             if rules.incomplete_ranks_last { !self.is_incomplete(leaf) } else { self.reward(leaf) == -1.0 }
         };
+        let entropy = |leaf: usize| self.path_entropy(leaf);
         let mut tier: Vec<usize> = waiting.iter().copied().filter(|&leaf| correct(leaf)).collect();
-        let all_correct = !tier.is_empty() && rules.terminals_kept == TerminalsKept::AllCorrect;
-        if tier.is_empty() {
-            tier = waiting.iter().copied().filter(|&leaf| second(leaf)).collect();
+        // Stable sorts keep the child order on ties.
+        if !tier.is_empty() {
+            tier.sort_by(|&a, &b| unknown_last(entropy(a)).total_cmp(&unknown_last(entropy(b))));
+            tier.truncate(if rules.terminals_kept == TerminalsKept::AllCorrect { usize::MAX } else { 1 });
+            return tier;
         }
+        tier = waiting.iter().copied().filter(|&leaf| second(leaf)).collect();
         if tier.is_empty() {
             tier = waiting.to_vec();
         }
-        // A stable sort keeps the child order on ties.
-        tier.sort_by(|&a, &b| unknown_last(self.path_entropy(a)).total_cmp(&unknown_last(self.path_entropy(b))));
-        tier.truncate(if all_correct { usize::MAX } else { 1 });
+        match self.config.negative {
+            NegativeChoice::MostConfident => {
+                tier.sort_by(|&a, &b| unknown_last(entropy(a)).total_cmp(&unknown_last(entropy(b))));
+            }
+            NegativeChoice::LeastConfident => {
+                tier.sort_by(|&a, &b| unknown_last(-entropy(a)).total_cmp(&unknown_last(-entropy(b))));
+            }
+            NegativeChoice::Random if tier.len() > 1 => {
+                let bits = stream(self.seed, Purpose::Search, &[self.done.len() as u64]).next_u64();
+                // The leaf into whose equal share of all 64-bit numbers this one falls.
+                let share = |index: usize| ((index as u128 + 1) << 64).div_ceil(tier.len() as u128);
+                let chosen = (0..tier.len()).find(|&index| u128::from(bits) < share(index));
+                tier = chosen.map(|index| tier[index]).into_iter().collect();
+            }
+            NegativeChoice::Random => {}
+        }
+        tier.truncate(1);
         tier
     }
 
@@ -227,10 +250,13 @@ impl<'a> Naive<'a> {
             let gained = share.max(self.config.gamma_min) * reward;
             let node = &mut self.nodes[node];
             node.visits += 1;
-            if reward < 0.0 && node.total <= 0.0 || reward > 0.0 && node.total >= 0.0 {
-                node.total += gained;
-            } else if reward > 0.0 {
-                node.total = gained;
+            let is_opposite = reward < 0.0 && node.total > 0.0 || reward > 0.0 && node.total < 0.0;
+            match self.config.q_update {
+                _ if reward == 0.0 => {}
+                QUpdate::Simple if is_opposite => node.total = (node.total + gained).max(0.0),
+                QUpdate::Constrained if is_opposite && reward > 0.0 => node.total = gained,
+                QUpdate::Constrained if is_opposite => {}
+                _ => node.total += gained,
             }
         }
         self.nodes[leaf].out = true;
@@ -284,20 +310,17 @@ impl<'a> Naive<'a> {
         if config.frontier_self_value_weight > 0.0 {
             quality += config.frontier_self_value_weight * self.mean(node).tanh();
         }
-        let uncertainty = if !config.uncertainty_bonus || config.frontier_entropy_weight == 0.0 {
-            0.0
-        } else if self.own_entropy(node).is_nan() {
-            f64::NEG_INFINITY
-        } else {
-            config.frontier_entropy_weight * self.own_entropy(node)
-        };
+        if config.uncertainty_bonus && config.frontier_entropy_weight != 0.0 {
+            let entropy = self.own_entropy(node);
+            quality += if entropy.is_nan() { f64::NEG_INFINITY } else { config.frontier_entropy_weight * entropy };
+        }
         let bonus = match config.depth_bonus {
             DepthBonus::None => 0.0,
             DepthBonus::Linear => depth,
             DepthBonus::Log => (depth + 1.0).ln(),
             DepthBonus::Sqrt => (depth / f64::from(config.max_depth)).sqrt(),
         };
-        quality + uncertainty + config.frontier_depth_weight * bonus
+        quality + config.frontier_depth_weight * bonus
     }
 
     fn first_best(&self, scored: Vec<(usize, f64)>, key: impl Fn(f64) -> f64, ties: TieBreak) -> Option<(usize, f64)> {

@@ -160,10 +160,11 @@ pub fn step(tree: &mut Tree, end: TokenId, chunk: impl FnMut(&str) -> Chunk) -> 
 pub fn run(
     config: &SearchConfig,
     special: SpecialTokens,
+    seed: u64,
     end: TokenId,
     mut chunk: impl FnMut(&str) -> Chunk,
 ) -> Result<(Tree, StopReason), SearchError> {
-    let mut tree = Tree::new(config, special)?;
+    let mut tree = Tree::new(config, special, seed)?;
     loop {
         if let Next::Done(reason) = tree.next() {
             return Ok((tree, reason));
