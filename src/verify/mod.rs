@@ -2,12 +2,16 @@
 //!
 //! What counts is the last box of the text ([`extract`]). Numbers are compared as exact fractions ([`number`]),
 //! everything else as normalised LaTeX ([`compare`]). A right answer in an unusual form may be refused; a wrong one
-//! must not be accepted, since training would learn to write it. Absent on purpose: algebra, floating point, `eval`.
+//! must not be accepted, since training would learn to write it. Apart from that, a response can be bad data whatever it
+//! answers ([`quality`]). Absent on purpose: algebra, floating point, `eval`.
 
 pub mod compare;
 pub mod extract;
 pub mod latex;
 pub mod number;
+pub mod quality;
+
+pub use quality::defect;
 
 use crate::types::Verdict;
 
