@@ -50,6 +50,22 @@ pub enum DataError {
         /// All of them.
         count: usize,
     },
+    /// Lines that are not examples.
+    #[error("`{file}` has {count} bad line{}{}", if *count == 1 { "" } else { "s" }, RowList { unit: "line", rows, count: *count })]
+    BadExamples {
+        /// The file.
+        file: String,
+        /// The first [`LISTED_ROWS`] of them.
+        rows: Vec<BadRow>,
+        /// All of them.
+        count: usize,
+    },
+    /// A file of examples without an example.
+    #[error("`{file}` has no examples")]
+    NoExamples {
+        /// The file.
+        file: String,
+    },
     /// A problem file without a problem.
     #[error("`{file}` has no problems")]
     NoProblems {
@@ -134,6 +150,9 @@ impl Hint for DataError {
         let text = match self {
             DataError::BadRows { .. } => {
                 "a problem is one JSON object a line: {\"id\": \"p1\", \"problem\": \"...\", \"answer\": \"...\"}"
+            }
+            DataError::BadExamples { .. } | DataError::NoExamples { .. } => {
+                "an example is one JSON object a line: {\"problem\": \"...\", \"solution\": \"...\"}"
             }
             DataError::NoChatTemplate { .. } => "use `prompt.kind = \"plain\"` with worked examples in `prompt.prefix`",
             DataError::NoEndOfText { .. } => "set `eos_token_id` in the model's generation_config.json",

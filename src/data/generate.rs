@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use super::draw::below;
 use super::error::DataError;
 use super::problem::Problem;
+use super::worked::{Worked, solution};
 use crate::rng::{Purpose, seed as stream_seed, stream};
 
 /// What is asked.
@@ -141,6 +142,14 @@ const THINGS: [&str; 12] = [
 /// # Errors
 /// [`DataError::Exhausted`] if all are used up; [`DataError::UnknownKind`] for an empty mix.
 pub fn generate(spec: &GenerateSpec) -> Result<Vec<Problem>, DataError> {
+    Ok(generate_worked(spec)?.into_iter().map(|worked| worked.problem).collect())
+}
+
+/// The same problems with their solutions.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_worked(spec: &GenerateSpec) -> Result<Vec<Worked>, DataError> {
     let split = match spec.split {
         Split::Train => "train",
         Split::HeldOut => "heldout",
@@ -151,7 +160,7 @@ pub fn generate(spec: &GenerateSpec) -> Result<Vec<Problem>, DataError> {
     let mut problems = Vec::with_capacity(spec.count.min(MOST_IDLE_DRAWS));
     while problems.len() < spec.count {
         let share = draw_share(&mut rng, &mix)?;
-        let Some((text, answer)) = draw_new(&mut rng, share, spec.split, &mut texts) else {
+        let Some(Drawn { text, answer, operands }) = draw_new(&mut rng, share, spec.split, &mut texts) else {
             mix.retain(|other| *other != share);
             if mix.is_empty() {
                 let (kind, digits, made) = (share.kind.as_str(), share.digits, problems.len());
@@ -159,25 +168,33 @@ pub fn generate(spec: &GenerateSpec) -> Result<Vec<Problem>, DataError> {
             }
             continue;
         };
-        problems.push(Problem {
+        let problem = Problem {
             name: format!("{split}-{}-{}", spec.seed, problems.len()),
             problem: text,
             answer: answer.to_string(),
             level: Some(share.digits.into()),
             topic: Some(share.kind.as_str().to_string()),
             source: "generated".to_string(),
-        });
+        };
+        problems.push(Worked { problem, solution: solution(share.kind, operands) });
     }
     Ok(problems)
 }
 
+/// A problem as it was drawn.
+struct Drawn {
+    text: String,
+    answer: u64,
+    operands: [u64; 3],
+}
+
 /// A problem whose text is not yet in `texts`; nothing after [`MOST_IDLE_DRAWS`].
-fn draw_new(rng: &mut ChaCha8Rng, share: Share, split: Split, texts: &mut HashSet<String>) -> Option<(String, u64)> {
+fn draw_new(rng: &mut ChaCha8Rng, share: Share, split: Split, texts: &mut HashSet<String>) -> Option<Drawn> {
     for _ in 0..MOST_IDLE_DRAWS {
-        if let Some((text, answer)) = draw_problem(rng, share, split)
-            && texts.insert(text.clone())
+        if let Some(drawn) = draw_problem(rng, share, split)
+            && texts.insert(drawn.text.clone())
         {
-            return Some((text, answer));
+            return Some(drawn);
         }
     }
     None
@@ -195,8 +212,8 @@ fn draw_share(rng: &mut ChaCha8Rng, mix: &[Share]) -> Result<Share, DataError> {
     Err(DataError::UnknownKind { text: String::new() })
 }
 
-/// One draw: text and answer, or nothing where the numbers do not suit the kind or the split.
-fn draw_problem(rng: &mut ChaCha8Rng, share: Share, split: Split) -> Option<(String, u64)> {
+/// One draw, or nothing where the numbers do not suit the kind or the split.
+fn draw_problem(rng: &mut ChaCha8Rng, share: Share, split: Split) -> Option<Drawn> {
     let (least, most) = (10u64.pow(share.digits - 1), 10u64.pow(share.digits) - 1);
     let mut operand = || least + below(rng, most - least + 1);
     let (a, b, c) = (operand(), operand(), operand());
@@ -228,7 +245,7 @@ fn draw_problem(rng: &mut ChaCha8Rng, share: Share, split: Split) -> Option<(Str
     if counted.contains(&1) {
         return None;
     }
-    Some(match share.kind {
+    let (text, answer) = match share.kind {
         ProblemKind::Sum => (format!("What is {a} + {b}?"), a + b),
         ProblemKind::Difference => (format!("What is {a} - {b}?"), a.checked_sub(b)?),
         ProblemKind::Product => (format!("What is {a} times {b}?"), a * b),
@@ -244,5 +261,6 @@ fn draw_problem(rng: &mut ChaCha8Rng, share: Share, split: Split) -> Option<(Str
             format!("There are {a} boxes with {b} pens each. Then {c} pens are taken out. How many pens are left?"),
             (a * b).checked_sub(c)?,
         ),
-    })
+    };
+    Some(Drawn { text, answer, operands: [a, b, c] })
 }

@@ -4,6 +4,7 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
 use super::error::DataError;
@@ -17,20 +18,29 @@ const EXACT_FLOAT: f64 = 9_007_199_254_740_992.0;
 /// # Errors
 /// [`DataError::BadRows`] with the first ten bad lines and the number of all; [`DataError::NoProblems`].
 pub fn parse_jsonl(file: &str, bytes: &[u8]) -> Result<Vec<Problem>, DataError> {
-    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let source = stem(file);
     let mut rows = Rows::new(file, "line");
-    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        if !line.trim_ascii().is_empty() {
-            rows.push(index + 1, parse_line(line.trim_ascii(), &source));
-        }
+    for (number, line) in lines(bytes) {
+        rows.push(number, parse_line(line, &source));
     }
     rows.finish()
 }
 
-fn parse_line(line: &[u8], source: &str) -> Result<Problem, String> {
+/// The lines that are not blank, trimmed, with their numbers from 1.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let numbered = bytes.split(|byte| *byte == b'\n').enumerate().map(|(index, line)| (index + 1, line.trim_ascii()));
+    numbered.filter(|(_, line)| !line.is_empty())
+}
+
+/// The JSON value of one line.
+pub(super) fn object_of(line: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))?;
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {}", json_fault(&error)))?;
+    serde_json::from_str(text).map_err(|error| format!("not JSON: {}", json_fault(&error)))
+}
+
+fn parse_line(line: &[u8], source: &str) -> Result<Problem, String> {
+    let value = object_of(line)?;
     let Value::Object(object) = value else { return Err(format!("{}, expected an object", kind(&value))) };
     Ok(Problem {
         name: label(&object, "id")?,
@@ -52,7 +62,7 @@ fn label(object: &Map<String, Value>, key: &str) -> Result<String, String> {
     if text.is_empty() { Err(format!("`{key}` is empty")) } else { Ok(text) }
 }
 
-fn text_of(object: &Map<String, Value>, key: &str) -> Result<String, String> {
+pub(super) fn text_of(object: &Map<String, Value>, key: &str) -> Result<String, String> {
     match object.get(key) {
         Some(Value::String(text)) if text.trim().is_empty() => Err(format!("`{key}` is empty")),
         Some(Value::String(text)) => Ok(text.clone()),
@@ -97,7 +107,7 @@ fn wrong(key: &str, found: Option<&Value>, expected: &str) -> String {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
@@ -115,29 +125,35 @@ fn json_fault(error: &serde_json::Error) -> String {
     format!("{words} at column {}", error.column())
 }
 
-/// Writes problems as JSON lines: to a temporary name beside `path`, flushed to disk, then renamed, so that `path` is
+/// Writes problems, with solutions or without, as JSON lines: to a temporary name beside `path`, flushed to disk, then renamed, so that `path` is
 /// complete whenever it exists. The folder is created if missing.
 ///
 /// # Errors
 /// [`DataError::Write`].
-pub fn write_jsonl(path: &Path, problems: &[Problem]) -> Result<(), DataError> {
+pub fn write_jsonl<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), DataError> {
     let failed = |source| DataError::Write { path: path.to_path_buf(), source };
+    // A rename would put a plain file in the place of a device, a pipe or a link.
+    let link = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let path = link.as_path();
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a plain file")));
+    }
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    write_lines(&temporary, problems).and_then(|()| std::fs::rename(&temporary, path)).map_err(|source| {
+    write_lines(&temporary, rows).and_then(|()| std::fs::rename(&temporary, path)).map_err(|source| {
         // The failure that is reported is the first one.
         let _ = std::fs::remove_file(&temporary);
         failed(source)
     })
 }
 
-fn write_lines(path: &Path, problems: &[Problem]) -> std::io::Result<()> {
+fn write_lines<T: Serialize>(path: &Path, rows: &[T]) -> std::io::Result<()> {
     let mut writer = BufWriter::new(std::fs::File::create(path)?);
-    for problem in problems {
-        serde_json::to_writer(&mut writer, problem)?;
+    for row in rows {
+        serde_json::to_writer(&mut writer, row)?;
         writer.write_all(b"\n")?;
     }
     writer.into_inner().map_err(|error| error.into_error())?.sync_all()

@@ -5,6 +5,7 @@
 
 pub mod draw;
 pub mod error;
+pub mod example;
 pub mod generate;
 pub mod jsonl;
 pub mod order;
@@ -13,12 +14,16 @@ pub mod problem;
 pub mod prompt;
 pub mod template;
 pub mod tokenizer;
+pub mod worked;
 
+pub use draw::shuffle;
 pub use error::{BadRow, DataError};
-pub use generate::{GenerateSpec, ProblemKind, Share, Split, generate};
+pub use example::{Example, load_examples};
+pub use generate::{GenerateSpec, ProblemKind, Share, Split, generate, generate_worked};
 pub use jsonl::{parse_jsonl, write_jsonl};
 pub use order::ProblemOrder;
 pub use problem::{Problem, load_problems};
-pub use prompt::{Posed, Prompter, pose_chat, pose_text};
+pub use prompt::{Posed, Prompter, answer_tokens, pose_chat, pose_text};
 pub use template::{ChatTemplate, Message};
 pub use tokenizer::ModelTokenizer;
+pub use worked::{Worked, with_guesses};

@@ -89,6 +89,33 @@ impl Prompter {
     }
 }
 
+/// The answer to a problem as token ids, `[T]`, and what ends it: the text `end` where one is given, else the model's
+/// end-of-text token. Behind a plain prompt that does not end in white space an answer begins with a space, as in running
+/// text.
+///
+/// # Errors
+/// [`DataError::Tokenizer`].
+pub fn answer_tokens(
+    tokenizer: &ModelTokenizer,
+    prompt: &Prompt,
+    kind: PromptKind,
+    solution: &str,
+    end: Option<&str>,
+) -> Result<Vec<TokenId>, DataError> {
+    let is_apart = kind == PromptKind::Chat || prompt.text.ends_with(char::is_whitespace);
+    let space = if is_apart || solution.starts_with(char::is_whitespace) { "" } else { " " };
+    let text = format!("{space}{solution}{}", end.unwrap_or_default());
+    let mark = unused_character(&[&text]);
+    let mut tokens = encode_marked(tokenizer, &mark_special_texts(&text, tokenizer.special_texts(), mark), mark)?;
+    if end.is_none() {
+        // Of several tokens that end a text the tokenizer's own is the one that a model is taught.
+        let own = tokenizer.special_tokens().get("eos_token").map(|text| tokenizer.encode(text)).transpose()?;
+        let own = own.as_deref().and_then(|tokens| tokens.first());
+        tokens.extend(own.or(tokenizer.end_of_text().first()));
+    }
+    Ok(tokens)
+}
+
 /// A conversation as token ids, `[T]`, ready for the assistant's turn. No message can open or end a turn.
 ///
 /// # Errors
