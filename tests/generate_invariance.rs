@@ -214,7 +214,7 @@ fn search() -> SearchConfig {
 /// A search that is driven to its end; every token and logprob of its tree in order.
 async fn grow(sampler: &Trainer, tree_number: u32) -> Vec<(Vec<TokenId>, Vec<u32>)> {
     let problem = prompt(30 + tree_number % 50, tree_number);
-    let mut tree = Tree::new(&search(), SpecialTokens::default()).unwrap();
+    let mut tree = Tree::new(&search(), SpecialTokens::default(), 0).unwrap();
     let affinity = u64::from(tree_number);
     let mut grown = Vec::new();
     while let Next::Expand { node, n } = tree.next() {

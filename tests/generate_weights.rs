@@ -11,7 +11,7 @@ use std::time::Duration;
 use orchestrator::trainer::{Family, Trainer, TrainerError, Use};
 use orchestrator::types::{GenerateRequest, WeightVersion};
 use support::requests::{GREEDY, VOCAB, prompt, request};
-use trainer_support::{config, random_group, sampler, spec, tiny};
+use trainer_support::{MARK, config, random_group, sampler, spec, tiny};
 
 fn ask() -> GenerateRequest {
     request(&prompt(9, 1), 1, 7, GREEDY)
@@ -63,7 +63,7 @@ async fn weights_for_generation_only_are_neither_trained_nor_written() {
             .unwrap();
     let file = dir.path().join("state");
     std::fs::write(&file, "precious").unwrap();
-    assert!(matches!(trainer.save_checkpoint(&file).await.unwrap_err(), TrainerError::Frozen));
+    assert!(matches!(trainer.save_checkpoint(&file, MARK).await.unwrap_err(), TrainerError::Frozen));
     assert!(matches!(trainer.load_checkpoint(&file).await.unwrap_err(), TrainerError::Frozen));
     assert!(matches!(trainer.update(Vec::new()).await.unwrap_err(), TrainerError::Frozen));
     let error = trainer.export(&dir.path().join("out"), WeightVersion(1)).await.unwrap_err();

@@ -10,10 +10,12 @@ mod trainer_support;
 
 use std::collections::HashMap;
 
-use orchestrator::config::TrainConfig;
+use orchestrator::config::{LossMean, TrainConfig};
+use orchestrator::trainer::advantage::{AdvantageSettings, advantages};
 use orchestrator::trainer::loss::Objective;
+use orchestrator::trainer::minibatch::prepare;
 use orchestrator::trainer::pack::{self, PackedBatch};
-use orchestrator::trainer::{Family, Learner, TrainerError};
+use orchestrator::trainer::{Family, Learner, StepReport, TrainerError};
 use orchestrator::types::TrajectoryGroup;
 use proptest::prelude::*;
 use tch::Tensor;
@@ -37,6 +39,7 @@ fn objective(config: &TrainConfig, groups: &[TrajectoryGroup]) -> Objective {
         clip_high: config.clip_high,
         dual_clip: config.dual_clip,
         importance_cap: config.importance_cap,
+        cached_importance_cap: config.cached_importance_cap,
         denominator: pairs(groups) as f64,
     }
 }
@@ -146,6 +149,52 @@ fn qwen2_packed_equals_separate() {
 #[test]
 fn qwen3_packed_equals_separate() {
     check_family(Family::Qwen3);
+}
+
+/// Shared tokens carry the advantages of all their trajectories, each divided by the length of its trajectory: the same
+/// as each sequence alone, averaged over its own tokens.
+#[test]
+fn a_mean_over_trajectories_is_that_of_separate_sequences() {
+    let dir = tiny(Family::Qwen3, |_| {});
+    let mut config = TrainConfig { loss_mean: LossMean::Trajectory, minibatch_problems: 3, ..config() };
+    let mut learner = learner(dir.path(), config.clone());
+    let groups = groups();
+    let settings = AdvantageSettings {
+        form: config.advantage,
+        credit: config.token_credit,
+        drop_defective: config.drop_defective,
+        q_temperature: config.q_temperature,
+        q_max: config.q_max,
+        overlong: None,
+    };
+    let raw: Vec<_> = groups.iter().map(|group| advantages(group, &settings)).collect();
+    let old = old_logprobs(&learner, &pack_all(&groups, &raw, usize::MAX));
+    let trajectories = groups.iter().map(|g| g.trajectories.len()).sum::<usize>() as f64;
+
+    let separate_groups: Vec<_> = groups.iter().map(unshared).collect();
+    let (mut loss, mut clipped) = (0.0, 0);
+    learner.parameters.zero_grad();
+    for batch in pack_all(&separate_groups, &raw, 1) {
+        assert!(batch.is_chain());
+        let denominator = trajectories * batch.targets.len() as f64;
+        let objective = Objective { denominator, ..objective(&config, &groups) };
+        let old: Vec<f32> = batch.engine_logprobs.iter().map(|lp| old[&lp.to_bits()]).collect();
+        let sums = learner.accumulate(&batch, &objective, Some(&old), &mut |_, _| {});
+        loss += sums.loss;
+        clipped += sums.clipped_pairs;
+    }
+    let expected = Outcome { loss, clipped, tokens: 0, gradients: gradients(&learner) };
+    assert!(clipped > 20, "the test should clip, {clipped} pairs");
+    for budget in [4096, 70, 45, 1] {
+        config.micro_batch_tokens = budget;
+        let spec = spec(dir.path(), config.clone());
+        let mini_batches = prepare(&groups, &spec, 512, &mut StepReport::default()).unwrap();
+        let [mini_batch] = mini_batches.as_slice() else { panic!("one update") };
+        assert_eq!(mini_batch.denominator, trajectories);
+        let objective = Objective { denominator: mini_batch.denominator, ..objective(&config, &groups) };
+        let found = run(&mut learner, &mini_batch.batches, &objective, &old);
+        assert_same(&found, &expected, &format!("budget {budget}"));
+    }
 }
 
 #[test]

@@ -75,6 +75,7 @@ fn prepare(name: &'static str, dir: &Path, groups: &[TrajectoryGroup], is_small:
         clip_high: config.clip_high,
         dual_clip: config.dual_clip,
         importance_cap: config.importance_cap,
+        cached_importance_cap: config.cached_importance_cap,
         denominator,
     };
     learner.parameters.zero_grad();

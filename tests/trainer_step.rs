@@ -215,13 +215,13 @@ async fn a_resumed_trainer_takes_the_same_steps() {
         let config = TrainConfig { dtype, warmup_steps: 3, ..config() };
         let unbroken = spawn(dir.path(), config.clone()).await;
         unbroken.update(groups(0..2)).await.unwrap();
-        let file = out.path().join("state.safetensors");
-        unbroken.save_checkpoint(&file).await.unwrap();
+        let checkpoint = out.path().join("step-000012");
+        unbroken.save_checkpoint(&checkpoint, MARK).await.unwrap();
         let expected = unbroken.update(groups(2..4)).await.unwrap();
         unbroken.export(&out.path().join("a"), WeightVersion(2)).await.unwrap();
 
         let resumed = spawn(dir.path(), config).await;
-        resumed.load_checkpoint(&file).await.unwrap();
+        assert_eq!(resumed.load_checkpoint(&checkpoint).await.unwrap(), MARK);
         let report = resumed.update(groups(2..4)).await.unwrap();
         assert_eq!(report.updates, expected.updates);
         resumed.export(&out.path().join("b"), WeightVersion(2)).await.unwrap();
@@ -230,7 +230,7 @@ async fn a_resumed_trainer_takes_the_same_steps() {
     // A checkpoint of another model changes nothing.
     let other = tiny(Family::Qwen2, |_| {});
     let trainer = spawn(other.path(), config()).await;
-    let error = trainer.load_checkpoint(&out.path().join("state.safetensors")).await.unwrap_err();
+    let error = trainer.load_checkpoint(&out.path().join("step-000012")).await.unwrap_err();
     assert!(matches!(error, TrainerError::Tensor { .. }), "{error}");
 }
 

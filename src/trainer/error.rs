@@ -108,6 +108,26 @@ pub enum TrainerError {
         /// What the weights were last exported as.
         exported: Option<WeightVersion>,
     },
+    /// An update has made the weights useless; they are not exported.
+    #[error(
+        "training has diverged: update {update} with learning rate {learning_rate:e} left no finite norm of `{parameter}`"
+    )]
+    Diverged {
+        /// The first such parameter.
+        parameter: String,
+        /// Number of the update.
+        update: u64,
+        /// Its learning rate.
+        learning_rate: f64,
+    },
+    /// A checkpoint is torn or corrupt.
+    #[error("`{}` is not a whole checkpoint: {reason}", path.display())]
+    Checkpoint {
+        /// The file that is not as it was written.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An update or a file was asked of weights that were loaded for generation only.
     #[error("these weights were loaded for generation only")]
     Frozen,
@@ -148,6 +168,10 @@ impl TrainerError {
         TrainerError::Malformed { path: path.to_path_buf(), reason: reason.into() }
     }
 
+    pub(crate) fn checkpoint(path: &Path, reason: impl Into<String>) -> TrainerError {
+        TrainerError::Checkpoint { path: path.to_path_buf(), reason: reason.into() }
+    }
+
     pub(crate) fn tensor(path: &Path, tensor: &str, reason: impl Into<String>) -> TrainerError {
         TrainerError::Tensor { path: path.to_path_buf(), tensor: tensor.to_owned(), reason: reason.into() }
     }
@@ -171,11 +195,13 @@ impl Hint for TrainerError {
             | TrainerError::Setting { .. }
             | TrainerError::Request { .. }
             | TrainerError::CacheTooSmall { .. }
+            | TrainerError::Diverged { .. }
             | TrainerError::NoCuda => FailureClass::User,
             TrainerError::Forward(error) => error.class(),
             TrainerError::NotFinite { .. }
             | TrainerError::Read { .. }
             | TrainerError::Write { .. }
+            | TrainerError::Checkpoint { .. }
             | TrainerError::Torch { .. } => FailureClass::Environment,
             TrainerError::Group { .. }
             | TrainerError::NoGenerator
@@ -202,6 +228,10 @@ impl Hint for TrainerError {
                 "if it was trained just now it has diverged: lower `train.learning_rate` or `train.max_grad_norm`"
                     .into(),
             ),
+            TrainerError::Diverged { .. } => Some(
+                "begin again with a lower `train.learning_rate` (`sft`: `--learning-rate`) or a longer warm-up".into(),
+            ),
+            TrainerError::Checkpoint { .. } => Some("go on from the checkpoint before it".into()),
             TrainerError::NoCuda => Some("set `train.device` to `cpu` or `auto`, or check the NVIDIA driver".into()),
             TrainerError::Panicked { message, .. } if message.contains("out of memory") => {
                 Some("lower `train.micro_batch_tokens` or set `train.checkpoint_activations`".into())

@@ -6,15 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tch::Kind;
 
 use super::error::TrainerError;
+use super::folder;
 use super::params::Parameters;
-use super::tensor_file::{self, Entry, dtype_name};
+use super::tensor_file::{self, Entry, dtype_name, write_synced};
 use crate::config::ExportDtype;
 use crate::types::{WeightManifest, WeightTensor, WeightVersion};
 
@@ -36,16 +37,7 @@ pub fn export(
     version: WeightVersion,
 ) -> Result<WeightManifest, TrainerError> {
     let dir = std::path::absolute(dir).map_err(TrainerError::write(dir))?;
-    let partial = tensor_file::temporary(&dir);
-    let result = fill(parameters, source, dtype, &partial, &dir, version).and_then(|manifest| {
-        reveal(&partial, &dir)?;
-        Ok(manifest)
-    });
-    if result.is_err() {
-        // The export failed with a better reason than a failure to clean up.
-        let _ = fs::remove_dir_all(&partial);
-    }
-    result
+    folder::publish(&dir, |partial| fill(parameters, source, dtype, partial, &dir, version))
 }
 
 fn fill(
@@ -56,8 +48,6 @@ fn fill(
     dir: &Path,
     version: WeightVersion,
 ) -> Result<WeightManifest, TrainerError> {
-    remove(partial)?;
-    fs::create_dir_all(partial).map_err(TrainerError::write(partial))?;
     copy_companions(source, partial)?;
     let kind = match dtype {
         ExportDtype::Source => None,
@@ -88,7 +78,6 @@ fn fill(
     let text = serde_json::to_string_pretty(&manifest)
         .map_err(|error| TrainerError::Write { path: path.clone(), source: error.into() })?;
     write_synced(&path, text.as_bytes())?;
-    tensor_file::sync_dir(partial)?;
     Ok(manifest)
 }
 
@@ -129,33 +118,4 @@ fn declare_dtype(path: &Path, kind: Kind) -> Result<(), TrainerError> {
     config.remove("torch_dtype");
     config.insert("dtype".to_owned(), json!(name));
     write_synced(path, format!("{:#}\n", Value::Object(config)).as_bytes())
-}
-
-fn write_synced(path: &Path, content: &[u8]) -> Result<(), TrainerError> {
-    use std::io::Write;
-    let mut file = fs::File::create(path).map_err(TrainerError::write(path))?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(TrainerError::write(path))
-}
-
-fn reveal(partial: &Path, dir: &Path) -> Result<(), TrainerError> {
-    let mut old: Option<PathBuf> = None;
-    if dir.exists() {
-        // A folder cannot be renamed onto one that is not empty.
-        let mut name = partial.file_name().unwrap_or_default().to_os_string();
-        name.push("-old");
-        let aside = dir.with_file_name(name);
-        remove(&aside)?;
-        fs::rename(dir, &aside).map_err(TrainerError::write(dir))?;
-        old = Some(aside);
-    }
-    fs::rename(partial, dir).map_err(TrainerError::write(dir))?;
-    tensor_file::sync_dir(dir.parent().unwrap_or(Path::new("/")))?;
-    old.map_or(Ok(()), |aside| remove(&aside))
-}
-
-fn remove(dir: &Path) -> Result<(), TrainerError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(TrainerError::write(dir)(error)),
-        _ => Ok(()),
-    }
 }

@@ -3,24 +3,26 @@
 //! Invariants: the loss denominator of a mini-batch is fixed before its first micro-batch; a mini-batch whose gradient
 //! is not finite changes nothing; old logprobs are those of the weights at the start of the step.
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tch::{Kind, Tensor};
 
-use super::advantage::{self, AdvantageSettings, Overlong};
+use super::checkpoint::{self, CheckpointMark};
 use super::error::TrainerError;
 use super::generate::forward::Policy;
 use super::generate::{Generator, GeneratorSpec};
 use super::logprob::{Head, Scored};
 use super::loss::{Objective, TokenInputs};
+use super::minibatch::{self, MiniBatch, Start};
 use super::model::{Context, Decoder, ModelConfig, Weights};
-use super::optim::{AdamSettings, AdamW};
-use super::pack::{self, PackedBatch, WeighedGroup};
+use super::optim::{AdamSettings, AdamW, StepOutcome};
+use super::pack::PackedBatch;
 use super::params::{Parameters, Use};
-use super::report::{Mismatch, StepReport, UpdateReport};
+use super::report::{StepReport, UpdateReport};
 use crate::config::{OldLogprobs, TrainConfig};
 use crate::types::{TokenId, TrajectoryGroup};
 
@@ -53,7 +55,12 @@ pub struct Learner {
     decoder: Decoder,
     projection: Tensor,
     stop: Arc<AtomicBool>,
+    /// The parameter that an update has made useless, until a checkpoint is loaded.
+    diverged: Option<String>,
 }
+
+/// d loss / d logprob of the scored tokens in a range, from their logprobs.
+pub(super) type Derivative<'a> = dyn FnMut(Range<usize>, &[f32]) -> Vec<f32> + 'a;
 
 /// Sums over the micro-batches of one mini-batch.
 #[derive(Clone, Debug, Default)]
@@ -68,21 +75,6 @@ pub struct PassSums {
     pub ratio: f64,
     /// Distinct tokens.
     pub tokens: usize,
-}
-
-/// What the trainer and the engine think of the sampled tokens at the start of a step.
-#[derive(Default)]
-struct Start {
-    neg_logprob: f64,
-    tokens: usize,
-    differences: Vec<f64>,
-    missing: usize,
-}
-
-/// The micro-batches of one optimizer step.
-struct MiniBatch {
-    batches: Vec<PackedBatch>,
-    pairs: usize,
 }
 
 impl Learner {
@@ -105,7 +97,7 @@ impl Learner {
         let work = parameters.work();
         let decoder = Decoder::new(&model, &Weights(&work));
         let projection = work[model.projection()].shallow_clone();
-        Ok(Learner { spec, model, parameters, optimizer, decoder, projection, stop: Arc::default() })
+        Ok(Learner { spec, model, parameters, optimizer, decoder, projection, stop: Arc::default(), diverged: None })
     }
 
     /// Set to end a step early: checked between micro-batches.
@@ -136,14 +128,13 @@ impl Learner {
     /// One training step on `groups`.
     ///
     /// # Errors
-    /// A group that breaks its own rules (nothing is changed then); [`TrainerError::Stopped`].
+    /// A group that breaks its own rules (nothing is changed then); [`TrainerError::Stopped`];
+    /// [`TrainerError::Diverged`].
     pub fn update(&mut self, groups: &[TrajectoryGroup]) -> Result<StepReport, TrainerError> {
-        if self.spec.purpose != Use::Training {
-            return Err(TrainerError::Frozen);
-        }
+        self.check_trained()?;
         let mut report = StepReport::default();
         let begin = Instant::now();
-        let mini_batches = self.prepare(groups, &mut report)?;
+        let mini_batches = minibatch::prepare(groups, &self.spec, self.model.vocab_size as usize, &mut report)?;
         report.time.pack = begin.elapsed();
 
         // The first mini-batch meets the old weights anyway; the others need their logprobs before those change.
@@ -151,7 +142,8 @@ impl Learner {
         let recompute = self.spec.config.old_logprobs == OldLogprobs::Recompute;
         let mut old: Vec<Option<Vec<Vec<f32>>>> = Vec::with_capacity(mini_batches.len());
         for (index, mini_batch) in mini_batches.iter().enumerate() {
-            let later = recompute && index > 0;
+            // The ancient logprobs of cached solutions are no old policy, whatever serves the other tokens.
+            let later = index > 0 && (recompute || mini_batch.has_cached);
             old.push(if later { Some(self.logprobs_of(&mini_batch.batches)?) } else { None });
         }
         report.time.old_logprobs = begin.elapsed();
@@ -172,8 +164,7 @@ impl Learner {
             let update = self.mini_batch(mini_batch, old.as_deref(), seen, &mut report)?;
             report.updates.push(update);
         }
-        report.entropy_nats = start.neg_logprob / start.tokens as f64;
-        report.mismatch = Mismatch::new(start.differences, start.missing);
+        start.conclude(self.spec.config.cached_importance_cap, &mut report);
         Ok(report)
     }
 
@@ -218,30 +209,19 @@ impl Learner {
         observe: &mut dyn FnMut(usize, &[f32]),
     ) -> PassSums {
         let mut sums = PassSums::default();
-        let context = self.decoder.context(batch);
-        let token_ids = self.decoder.index(&batch.tokens);
-        let embedded = tch::no_grad(|| self.decoder.embed(&token_ids)).set_requires_grad(true);
-        let body = self.forward(&embedded, &context);
-        let scored = Scored::new(&batch.source_rows, &batch.targets, self.decoder.device());
-        let head = Head {
-            weight: &self.projection,
-            temperature: self.spec.temperature,
-            chunk_rows: self.spec.config.vocab_chunk_tokens,
-        };
-        let name = self.model.projection();
-        let mut projection_grad = self.parameters.grad(name);
         let from_engine = self.spec.config.old_logprobs == OldLogprobs::Engine;
-        let hidden_grad = head.backward(&body.hidden.detach(), &scored, &mut projection_grad, |range, logprobs| {
+        self.backpropagate(batch, self.spec.temperature, &mut |range, logprobs| {
             observe(range.start, logprobs);
             let first = range.start;
             let slope = |(offset, &logprob): (usize, &f32)| {
                 let index = first + offset;
                 let engine = batch.engine_logprobs[index];
-                let (old, importance_weight) = if from_engine {
+                let is_cached = batch.is_cached[index];
+                let (old, importance_weight) = if from_engine && !is_cached {
                     (if engine.is_nan() { logprob } else { engine }, 1.0)
                 } else {
                     let old = old_logprobs.map_or(logprob, |old| old[index]);
-                    (old, objective.importance_weight(f64::from(old), f64::from(engine)))
+                    (old, objective.importance_weight(f64::from(old), f64::from(engine), is_cached))
                 };
                 let token = objective.token(TokenInputs {
                     logprob: f64::from(logprob),
@@ -255,72 +235,27 @@ impl Learner {
             };
             logprobs.iter().enumerate().map(slope).collect()
         });
+        sums
+    }
+
+    /// Forward and backward pass of any loss over the scored tokens; adds to the gradients. `derivative(range, logprobs)`
+    /// gives d loss / d logprob of the scored tokens in `range`, whose logits are divided by `temperature`.
+    pub(super) fn backpropagate(&mut self, batch: &PackedBatch, temperature: f64, derivative: &mut Derivative<'_>) {
+        let context = self.decoder.context(batch);
+        let token_ids = self.decoder.index(&batch.tokens);
+        let embedded = tch::no_grad(|| self.decoder.embed(&token_ids)).set_requires_grad(true);
+        let body = self.forward(&embedded, &context);
+        let scored = Scored::new(&batch.source_rows, &batch.targets, self.decoder.device());
+        let head = Head { weight: &self.projection, temperature, chunk_rows: self.spec.config.vocab_chunk_tokens };
+        let name = self.model.projection();
+        let mut projection_grad = self.parameters.grad(name);
+        let hidden_grad = head.backward(&body.hidden.detach(), &scored, &mut projection_grad, derivative);
         let embedded_grad = self.backward(body, hidden_grad, &context);
         self.parameters.fold_gradients();
         tch::no_grad(|| {
             let mut grad = self.parameters.grad("model.embed_tokens.weight");
             let _ = grad.index_add_(0, &token_ids, &embedded_grad.to_kind(Kind::Float));
         });
-        sums
-    }
-
-    /// Groups to mini-batches, with the counts of the report. A group without signal is not computed but counts in its
-    /// mini-batch's denominator, so that leaving it out changes nothing but time: otherwise the few groups that are left
-    /// late in training would move the weights as far as all of them did at first.
-    fn prepare(&self, groups: &[TrajectoryGroup], report: &mut StepReport) -> Result<Vec<MiniBatch>, TrainerError> {
-        let settings = self.advantage_settings();
-        let mut weighed: Vec<(TrajectoryGroup, Vec<Vec<f64>>)> = Vec::with_capacity(groups.len());
-        for group in groups {
-            pack::check_group(group, self.model.vocab_size as usize)?;
-            let (group, dropped) = pack::without_errors(group);
-            report.trajectories_dropped += dropped;
-            let advantages = advantage::advantages(&group, &settings);
-            weighed.push((group, advantages));
-        }
-        let mut mini_batches = Vec::new();
-        // Chunks of equal size: a rest of one problem would weigh as much as a full mini-batch, since AdamW normalises.
-        let updates = weighed.len().div_ceil(self.spec.config.minibatch_problems as usize).max(1);
-        for chunk in weighed.chunks(weighed.len().div_ceil(updates).max(1)) {
-            let mut pairs = 0;
-            let mut used = Vec::with_capacity(chunk.len());
-            for (group, advantages) in chunk {
-                let response: usize = (0..group.trajectories.len()).map(|t| pack::response_tokens(group, t)).sum();
-                pairs += response;
-                if !advantage::has_signal(advantages) {
-                    report.groups_skipped += 1;
-                    continue;
-                }
-                used.push(WeighedGroup { group, advantages });
-                report.response_tokens += response;
-                report.trajectories += group.trajectories.len();
-                report.trajectory_tokens += response + group.trajectories.len() * group.prompt.tokens.len();
-            }
-            report.groups_used += used.len();
-            if used.is_empty() {
-                continue;
-            }
-            let batches = pack::pack(&used, self.spec.config.micro_batch_tokens);
-            report.packed_tokens += batches.iter().map(PackedBatch::len).sum::<usize>();
-            report.distinct_tokens += batches.iter().flat_map(|b| &b.is_first_use).filter(|&&first| first).count();
-            mini_batches.push(MiniBatch { batches, pairs });
-        }
-        Ok(mini_batches)
-    }
-
-    fn advantage_settings(&self) -> AdvantageSettings {
-        let config = &self.spec.config;
-        let overlong = (config.overlong_buffer_tokens > 0).then_some(Overlong {
-            response_budget_tokens: self.spec.response_budget_tokens,
-            buffer_tokens: config.overlong_buffer_tokens,
-            factor: config.overlong_factor,
-        });
-        AdvantageSettings {
-            form: config.advantage,
-            credit: config.token_credit,
-            q_temperature: config.q_temperature,
-            q_max: config.q_max,
-            overlong,
-        }
     }
 
     fn logprobs_of(&self, batches: &[PackedBatch]) -> Result<Vec<Vec<f32>>, TrainerError> {
@@ -341,7 +276,8 @@ impl Learner {
             clip_high: config.clip_high,
             dual_clip: config.dual_clip,
             importance_cap: config.importance_cap,
-            denominator: mini_batch.pairs as f64,
+            cached_importance_cap: config.cached_importance_cap,
+            denominator: mini_batch.denominator,
         };
         self.parameters.zero_grad();
         let mut sums = PassSums::default();
@@ -357,8 +293,7 @@ impl Learner {
         }
         report.time.gradient += begin.elapsed();
         let begin = Instant::now();
-        let outcome = self.optimizer.step(&mut self.parameters)?;
-        self.parameters.publish();
+        let outcome = self.optimize()?;
         report.time.optimizer += begin.elapsed();
         let pairs = mini_batch.pairs as f64;
         Ok(UpdateReport {
@@ -372,7 +307,50 @@ impl Learner {
         })
     }
 
-    fn check_stop(&self) -> Result<(), TrainerError> {
+    /// One optimizer step on the gradients as they are. What it has made useless is never exported: see
+    /// [`Learner::check_trained`].
+    pub(super) fn optimize(&mut self) -> Result<StepOutcome, TrainerError> {
+        let outcome = self.optimizer.step(&mut self.parameters)?;
+        self.parameters.publish();
+        if outcome.skipped.is_none()
+            && let Some(parameter) = self.parameters.first_diverged()
+        {
+            self.diverged = Some(parameter);
+            self.check_trained()?;
+        }
+        Ok(outcome)
+    }
+
+    /// Whether the weights are those of a training and of use, so that updates and files of them make sense.
+    ///
+    /// # Errors
+    /// [`TrainerError::Frozen`], [`TrainerError::Diverged`].
+    pub fn check_trained(&self) -> Result<(), TrainerError> {
+        match &self.diverged {
+            _ if self.spec.purpose != Use::Training => Err(TrainerError::Frozen),
+            None => Ok(()),
+            Some(parameter) => Err(TrainerError::Diverged {
+                parameter: parameter.clone(),
+                update: self.optimizer.updates,
+                learning_rate: self.optimizer.learning_rate(self.optimizer.updates),
+            }),
+        }
+    }
+
+    /// Goes on from the checkpoint in `dir`.
+    ///
+    /// # Errors
+    /// What [`checkpoint::load`] says; nothing is changed then.
+    pub fn load_checkpoint(&mut self, dir: &Path) -> Result<CheckpointMark, TrainerError> {
+        if self.spec.purpose != Use::Training {
+            return Err(TrainerError::Frozen);
+        }
+        let mark = checkpoint::load(&mut self.parameters, &mut self.optimizer, dir)?;
+        self.diverged = None;
+        Ok(mark)
+    }
+
+    pub(super) fn check_stop(&self) -> Result<(), TrainerError> {
         if self.stop.load(Ordering::Relaxed) { Err(TrainerError::Stopped) } else { Ok(()) }
     }
 
@@ -443,25 +421,6 @@ impl PassSums {
     }
 }
 
-impl Start {
-    /// `logprobs` are those of the scored tokens from `first` on.
-    fn add(&mut self, batch: &PackedBatch, first: usize, logprobs: &[f32]) {
-        for (index, &logprob) in (first..).zip(logprobs) {
-            if !batch.is_first_use[index] {
-                continue;
-            }
-            self.tokens += 1;
-            self.neg_logprob -= f64::from(logprob);
-            let engine = batch.engine_logprobs[index];
-            if engine.is_nan() {
-                self.missing += 1;
-            } else {
-                self.differences.push(f64::from(logprob) - f64::from(engine));
-            }
-        }
-    }
-}
-
 fn check(spec: &TrainerSpec) -> Result<(), TrainerError> {
     let config = &spec.config;
     let wrong = |key, value: String, reason| Err(TrainerError::Setting { key, value, reason });
@@ -477,6 +436,10 @@ fn check(spec: &TrainerSpec) -> Result<(), TrainerError> {
         if value == 0 {
             return wrong(key, value.to_string(), "it must be at least 1");
         }
+    }
+    if config.cached_importance_cap.is_nan() || config.cached_importance_cap <= 0.0 {
+        let reason = "older weights sampled what it bounds, so it must be above 0";
+        return wrong("train.cached_importance_cap", config.cached_importance_cap.to_string(), reason);
     }
     if config.learning_rate.is_nan() || config.learning_rate < 0.0 {
         return wrong("train.learning_rate", config.learning_rate.to_string(), "it must not be negative");

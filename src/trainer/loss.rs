@@ -7,8 +7,11 @@
 //!   loss = w * (-A+ * min(r, 1 + clip_high) + |A-| * min(dual_clip, max(r, 1 - clip_low))) / D
 //!
 //! w = min(cap, exp(old_trainer - engine)) corrects for the engine having sampled from slightly other probabilities
-//! than the trainer computes; a missing engine logprob makes it 1. D is the number of (trajectory, token) pairs of the
-//! mini-batch, fixed before its first micro-batch, so no split of the mini-batch changes the gradient.
+//! than the trainer computes; a missing engine logprob makes it 1. For a cached solution the same weight, under a cap of
+//! its own, corrects for the older weights that sampled it. D is the number of (trajectory, token) pairs of the
+//! mini-batch, fixed before its first micro-batch, so no split of the mini-batch changes the gradient. With a mean over
+//! trajectories D is their number, and the advantages come divided by the length of their trajectory: positive factors
+//! go inside A+ and A-.
 //!
 //! Absent on purpose: KL, entropy bonus, sequence-level ratios (those do not keep the two-sum form).
 
@@ -26,7 +29,9 @@ pub struct Objective {
     pub dual_clip: f64,
     /// Cap of the importance weight; 0 is off.
     pub importance_cap: f64,
-    /// D: (trajectory, token) pairs of the mini-batch.
+    /// Cap of the importance weight of tokens of cached solutions, above 0.
+    pub cached_importance_cap: f64,
+    /// D: (trajectory, token) pairs of the mini-batch, or its trajectories.
     pub denominator: f64,
 }
 
@@ -63,13 +68,18 @@ pub struct TokenLoss {
 }
 
 impl Objective {
-    /// w of one token. `trainer` is its logprob under the weights that sampled it, computed here; `engine` what the
-    /// engine returned, NaN where it returned none.
-    pub fn importance_weight(&self, trainer: f64, engine: f64) -> f64 {
-        if self.importance_cap <= 0.0 || engine.is_nan() {
+    /// w of one token. `trainer` is its logprob under the weights at the start of the step, computed here; `engine` what
+    /// the engine returned when it was sampled, by older weights if it is of a cached solution; NaN where there is none: 1
+    /// for a sampled token, the policy's own probability for one of a solution that was brought in.
+    pub fn importance_weight(&self, trainer: f64, engine: f64, is_cached: bool) -> f64 {
+        let cap = if is_cached { self.cached_importance_cap } else { self.importance_cap };
+        if cap <= 0.0 || (engine.is_nan() && !is_cached) {
             return 1.0;
         }
-        (trainer - engine).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp().min(self.importance_cap)
+        // Who wrote a solution that was brought in is not known; that it was written is, so the behaviour had
+        // probability 1 and the weight is the policy's own probability: never above 1.
+        let engine = if engine.is_nan() { 0.0 } else { engine };
+        (trainer - engine).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp().min(cap)
     }
 
     /// Loss and derivative of one row.
@@ -100,8 +110,14 @@ impl Objective {
 mod tests {
     use super::*;
 
-    const OBJECTIVE: Objective =
-        Objective { clip_low: 0.2, clip_high: 0.28, dual_clip: 10.0, importance_cap: 2.0, denominator: 1.0 };
+    const OBJECTIVE: Objective = Objective {
+        clip_low: 0.2,
+        clip_high: 0.28,
+        dual_clip: 10.0,
+        importance_cap: 2.0,
+        cached_importance_cap: 3.0,
+        denominator: 1.0,
+    };
 
     fn at(ratio: f64, plus: f64, minus: f64) -> TokenLoss {
         OBJECTIVE.token(TokenInputs {
@@ -142,11 +158,15 @@ mod tests {
 
     #[test]
     fn importance_weight_is_truncated_and_neutral_where_the_engine_said_nothing() {
-        assert_eq!(OBJECTIVE.importance_weight(-1.0, f64::NAN), 1.0);
-        assert_eq!(OBJECTIVE.importance_weight(-1.0, -9.0), 2.0);
-        assert!((OBJECTIVE.importance_weight(-1.1, -1.0) - (-0.1_f64).exp()).abs() < 1e-12);
+        assert_eq!(OBJECTIVE.importance_weight(-1.0, f64::NAN, false), 1.0);
+        assert_eq!(OBJECTIVE.importance_weight(-1.0, f64::NAN, true), (-1.0_f64).exp(), "as if written for certain");
+        for is_cached in [false, true] {
+            assert!((OBJECTIVE.importance_weight(-1.1, -1.0, is_cached) - (-0.1_f64).exp()).abs() < 1e-12);
+        }
+        assert_eq!(OBJECTIVE.importance_weight(-1.0, -9.0, false), 2.0);
         let off = Objective { importance_cap: 0.0, ..OBJECTIVE };
-        assert_eq!(off.importance_weight(-1.0, -9.0), 1.0);
+        assert_eq!(off.importance_weight(-1.0, -9.0, false), 1.0);
+        assert_eq!(off.importance_weight(-1.0, -9.0, true), 3.0, "never 1 where older weights sampled");
     }
 
     #[test]

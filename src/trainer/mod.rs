@@ -6,7 +6,7 @@
 //!
 //! Generation (`generate/`) uses the same weights on the same thread, one step between two commands.
 //!
-//! Invariants: one command at a time, in order; weights change only inside `update` and `load_checkpoint`; what is
+//! Invariants: one command at a time, in order; weights change only inside `update`, `supervise` and `load_checkpoint`; what is
 //! visible on disk is complete. Absent on purpose: the decision what to generate and what to train on.
 
 pub mod advantage;
@@ -14,15 +14,18 @@ pub mod checkpoint;
 pub mod device;
 pub mod error;
 pub mod export;
+pub mod folder;
 pub mod generate;
 pub mod learner;
 pub mod logprob;
 pub mod loss;
+pub mod minibatch;
 pub mod model;
 pub mod optim;
 pub mod pack;
 pub mod params;
 pub mod report;
+pub mod supervise;
 pub mod tensor_file;
 pub mod thread;
 
@@ -33,12 +36,15 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use checkpoint::{CheckpointInfo, CheckpointMark};
 pub use error::TrainerError;
 pub use generate::{GeneratorReport, GeneratorSpec};
 pub use learner::{Learner, TrainerSpec};
 pub use model::{Family, ModelSpec, init_model};
 pub use params::Use;
-pub use report::{Mismatch, PhaseTimes, SkipReason, StepReport, UpdateReport};
+pub use report::{CachedDrift, Mismatch, PhaseTimes, SkipReason, StepReport, UpdateReport};
+
+pub use supervise::{SupervisedBatch, SupervisedReport, TokenExample};
 
 use crate::types::{Continuation, GenerateRequest, TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
 use thread::{Command, Facts, Reply};
@@ -98,15 +104,28 @@ impl Trainer {
         self.facts.is_on_processor
     }
 
-    /// One training step: advantages, old logprobs, one optimizer step per `minibatch_problems` groups with signal.
+    /// One training step: advantages, old logprobs, one optimizer step per `minibatch_problems` groups.
     ///
     /// # Errors
-    /// [`TrainerError::Group`] (nothing was changed), or a failure of libtorch (the trainer has stopped).
+    /// [`TrainerError::Group`] (nothing was changed), [`TrainerError::Diverged`] (nothing can be written until a
+    /// checkpoint is loaded), or a failure of libtorch (the trainer has stopped).
     ///
     /// # Cancel safety
     /// The step runs on; its report is lost.
     pub async fn update(&self, groups: Vec<TrajectoryGroup>) -> Result<StepReport, TrainerError> {
         self.ask(|reply| Command::Update(groups, reply)).await
+    }
+
+    /// One supervised step: an optimizer step on the mean negative logprob of the response tokens.
+    ///
+    /// # Errors
+    /// [`TrainerError::Request`] for a batch without response tokens or with tokens outside the vocabulary (nothing was
+    /// changed), [`TrainerError::Diverged`], or a failure of libtorch (the trainer has stopped).
+    ///
+    /// # Cancel safety
+    /// The step runs on; its report is lost.
+    pub async fn supervise(&self, batch: SupervisedBatch) -> Result<SupervisedReport, TrainerError> {
+        self.ask(|reply| Command::Supervise(batch, reply)).await
     }
 
     /// Logprobs of `tokens[1..]` given what precedes each, `[T - 1]`, in nats, with logits divided by `temperature`.
@@ -203,28 +222,30 @@ impl Trainer {
         self.ask(|reply| Command::Export(dir, version, reply)).await
     }
 
-    /// Writes masters, moments and update counter to `file`, for a later [`Trainer::load_checkpoint`].
+    /// Writes masters, moments and update counter to the folder `dir`, for a later [`Trainer::load_checkpoint`]; visible
+    /// only when complete.
     ///
     /// # Errors
-    /// A failure to write; `file` is as it was then.
+    /// A failure to write; `dir` is as it was then.
     ///
     /// # Cancel safety
     /// The save runs on.
-    pub async fn save_checkpoint(&self, file: &Path) -> Result<(), TrainerError> {
-        let file = file.to_path_buf();
-        self.ask(|reply| Command::Save(file, reply)).await
+    pub async fn save_checkpoint(&self, dir: &Path, mark: CheckpointMark) -> Result<CheckpointInfo, TrainerError> {
+        let dir = dir.to_path_buf();
+        self.ask(|reply| Command::Save(dir, mark, reply)).await
     }
 
-    /// Goes on from a checkpoint of the same model.
+    /// Goes on from a checkpoint of the same model. Without loading: [`checkpoint::read_mark`].
     ///
     /// # Errors
-    /// A missing or malformed file, or one of another model; nothing is changed then.
+    /// [`TrainerError::Checkpoint`] or [`TrainerError::Read`] for one that is not whole, [`TrainerError::Tensor`] for one
+    /// of another model; nothing is changed then.
     ///
     /// # Cancel safety
     /// The load runs on.
-    pub async fn load_checkpoint(&self, file: &Path) -> Result<(), TrainerError> {
-        let file = file.to_path_buf();
-        self.ask(|reply| Command::Load(file, reply)).await
+    pub async fn load_checkpoint(&self, dir: &Path) -> Result<CheckpointMark, TrainerError> {
+        let dir = dir.to_path_buf();
+        self.ask(|reply| Command::Load(dir, reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, TrainerError> {

@@ -62,6 +62,8 @@ pub struct AdamW {
     pub settings: AdamSettings,
     /// Updates done; skipped ones do not count.
     pub updates: u64,
+    /// What the learning rate is multiplied by beside the warm-up: 1 in reinforcement learning.
+    pub learning_rate_frac: f64,
     /// First moments, in the order of the parameters, fp32.
     pub exp_avg: Vec<Tensor>,
     /// Second moments, likewise.
@@ -72,12 +74,12 @@ impl AdamW {
     /// Fresh moments for `parameters`.
     pub fn new(settings: AdamSettings, parameters: &Parameters) -> AdamW {
         let zeros = || parameters.iter().map(|p| p.master.detach().zeros_like()).collect();
-        AdamW { settings, updates: 0, exp_avg: zeros(), exp_avg_sq: zeros() }
+        AdamW { settings, updates: 0, learning_rate_frac: 1.0, exp_avg: zeros(), exp_avg_sq: zeros() }
     }
 
     /// Without moments: for weights that are not trained.
     pub fn unused(settings: AdamSettings) -> AdamW {
-        AdamW { settings, updates: 0, exp_avg: Vec::new(), exp_avg_sq: Vec::new() }
+        AdamW { settings, updates: 0, learning_rate_frac: 1.0, exp_avg: Vec::new(), exp_avg_sq: Vec::new() }
     }
 
     /// Clips the gradients and updates masters and moments, unless a gradient is not finite.
@@ -112,9 +114,10 @@ impl AdamW {
         })
     }
 
-    fn learning_rate(&self, update: u64) -> f64 {
+    /// Learning rate of update `update`, from 1.
+    pub fn learning_rate(&self, update: u64) -> f64 {
         let warmup = f64::from(self.settings.warmup_steps.max(1));
-        self.settings.learning_rate * (update as f64 / warmup).min(1.0)
+        self.settings.learning_rate * self.learning_rate_frac * (update as f64 / warmup).min(1.0)
     }
 
     fn update_moments(&mut self, parameters: &Parameters) {

@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use crate::types::{TokenId, TrajectoryGroup, Verdict};
+use crate::types::{Provenance, TokenId, TrajectoryGroup};
 
 use super::error::TrainerError;
 
@@ -58,6 +58,8 @@ pub struct PackedBatch {
     pub minus_count: Vec<u32>,
     /// Logprob from the engine, NaN where missing, `[P]`.
     pub engine_logprobs: Vec<f32>,
+    /// Whether the token is of cached solutions only: older weights sampled it, `[P]`.
+    pub is_cached: Vec<bool>,
     /// False where an earlier part of a split group has scored the same token: statistics count a token once, `[P]`.
     pub is_first_use: Vec<bool>,
 }
@@ -92,6 +94,7 @@ impl PackedBatch {
             plus_count: vec![0; scored],
             minus_count: vec![0; scored],
             engine_logprobs: vec![f32::NAN; scored],
+            is_cached: vec![false; scored],
             is_first_use: vec![true; scored],
         }
     }
@@ -141,8 +144,28 @@ impl PackedBatch {
                 self.plus_count.push(through.plus_count);
                 self.minus_count.push(through.minus_count);
                 self.engine_logprobs.push(logprob);
+                self.is_cached.push(through.is_cached);
                 self.is_first_use.push(through.is_first_use);
             }
+        }
+    }
+
+    /// A prompt and its response as rows of their own, every response token scored.
+    pub(super) fn append_example(&mut self, prompt: &[TokenId], response: &[TokenId]) {
+        let before = self.push_segment(prompt, 0, None);
+        let segment = self.push_segment(response, prompt.len() as u32, Some(before));
+        let rows = self.segments[segment].rows.clone();
+        for (row, &token) in rows.zip(response) {
+            // Responses follow their prompts, so the row before is the token before.
+            self.source_rows.push(row as u32 - 1);
+            self.targets.push(token);
+            self.advantage_plus.push(0.0);
+            self.advantage_minus.push(0.0);
+            self.plus_count.push(0);
+            self.minus_count.push(0);
+            self.engine_logprobs.push(f32::NAN);
+            self.is_cached.push(false);
+            self.is_first_use.push(true);
         }
     }
 
@@ -162,6 +185,7 @@ struct Through {
     minus: f64,
     plus_count: u32,
     minus_count: u32,
+    is_cached: bool,
     is_first_use: bool,
 }
 
@@ -249,6 +273,13 @@ fn split(weighed: WeighedGroup<'_>, budget_tokens: usize) -> Vec<Part<'_>> {
     let mut order: Vec<usize> = (0..group.trajectories.len()).collect();
     order.sort_by(|&a, &b| group.trajectories[a].path.cmp(&group.trajectories[b].path));
     let mut used = vec![false; group.nodes.len()];
+    // What a rollout of now shares with a cached solution was sampled now.
+    let mut is_cached = vec![true; group.nodes.len()];
+    for trajectory in group.trajectories.iter().filter(|t| t.provenance != Provenance::Cached) {
+        for &node in &trajectory.path {
+            is_cached[node] = false;
+        }
+    }
     let mut parts: Vec<Part<'_>> = Vec::new();
     for index in order {
         let path = &group.trajectories[index].path;
@@ -265,7 +296,8 @@ fn split(weighed: WeighedGroup<'_>, budget_tokens: usize) -> Vec<Part<'_>> {
         for (&node, &advantage) in path.iter().zip(&weighed.advantages[index]) {
             let is_first_use = !used[node];
             used[node] = true;
-            let through = part.nodes[node].get_or_insert(Through { is_first_use, ..Through::default() });
+            let fresh = Through { is_first_use, is_cached: is_cached[node], ..Through::default() };
+            let through = part.nodes[node].get_or_insert(fresh);
             if advantage > 0.0 {
                 through.plus += advantage;
                 through.plus_count += 1;
@@ -276,13 +308,4 @@ fn split(weighed: WeighedGroup<'_>, budget_tokens: usize) -> Vec<Part<'_>> {
         }
     }
     parts
-}
-
-/// The same group without the trajectories whose check failed, and how many those were: an error of the verifier is
-/// never trained on.
-pub fn without_errors(group: &TrajectoryGroup) -> (TrajectoryGroup, usize) {
-    let mut kept = group.clone();
-    kept.trajectories.retain(|t| t.verdict != Verdict::Error);
-    let dropped = group.trajectories.len() - kept.trajectories.len();
-    (kept, dropped)
 }

@@ -122,6 +122,20 @@ impl Parameters {
         });
     }
 
+    /// The first parameter that is of no use: it holds NaN or infinity, or values whose squares are infinite in fp32, so
+    /// that no norm over them is finite. One reduction over all parameters where there is none.
+    pub fn first_diverged(&self) -> Option<String> {
+        tch::no_grad(|| {
+            let norms: Vec<Tensor> = self.list.iter().map(|p| p.master.norm()).collect();
+            let is_finite = |norm: &Tensor| norm.double_value(&[]).is_finite();
+            if norms.is_empty() || is_finite(&Tensor::stack(&norms, 0).sum(Kind::Double)) {
+                return None;
+            }
+            let at = norms.iter().position(|norm| !is_finite(norm));
+            at.and_then(|index| self.list.get(index)).map(|p| p.name.clone())
+        })
+    }
+
     /// Makes the working copy equal to the masters, after an update or a load.
     pub fn publish(&mut self) {
         if !self.is_mixed {

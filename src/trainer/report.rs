@@ -13,6 +13,8 @@ pub struct StepReport {
     pub trajectories: usize,
     /// Trajectories left out since their verdict is an error.
     pub trajectories_dropped: usize,
+    /// Trajectories left out since their text is bad data and not a correct answer.
+    pub trajectories_defective: usize,
     /// Rows computed per pass over the data, prompts included.
     pub packed_tokens: usize,
     /// Rows that separate sequences would have taken.
@@ -21,10 +23,13 @@ pub struct StepReport {
     pub response_tokens: usize,
     /// Distinct sampled tokens: what the statistics below are taken over.
     pub distinct_tokens: usize,
-    /// Mean of -logprob of the sampled tokens under the weights at the start of the step, in nats.
+    /// Mean of -logprob of the sampled tokens under the weights at the start of the step, in nats. Tokens of cached
+    /// solutions are not samples of these weights and are left out.
     pub entropy_nats: f64,
-    /// Trainer against engine, before the first update.
+    /// Trainer against engine, before the first update; without the tokens of cached solutions.
     pub mismatch: Mismatch,
+    /// How far the weights have moved away from those that sampled the cached solutions.
+    pub cached: CachedDrift,
     /// One entry per mini-batch, in order.
     pub updates: Vec<UpdateReport>,
     /// Where the time went.
@@ -147,6 +152,45 @@ impl Mismatch {
             p99_ratio: quantile(0.99),
             outside_frac: ratios.iter().filter(|r| !(0.9..=1.1).contains(*r)).count() as f64 / n,
             mean_abs_nats,
+        }
+    }
+}
+
+/// exp(trainer - behaviour) of the tokens of cached solutions: trainer at the start of the step, behaviour the weights
+/// that once sampled them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CachedDrift {
+    /// Tokens with a known behaviour logprob.
+    pub tokens: usize,
+    /// Tokens without one; their weight is the policy's own probability.
+    pub missing: usize,
+    /// Mean ratio before the cap; NaN where there are no tokens, as all below.
+    pub mean_ratio: f64,
+    /// 99th percentile before the cap.
+    pub p99_ratio: f64,
+    /// Share of tokens whose ratio is above `train.cached_importance_cap`.
+    pub capped_frac: f64,
+}
+
+impl Default for CachedDrift {
+    fn default() -> Self {
+        CachedDrift::new(Vec::new(), 0, f64::INFINITY)
+    }
+}
+
+impl CachedDrift {
+    /// From the differences trainer - behaviour in nats, the number of tokens without a behaviour logprob, and the cap.
+    pub fn new(differences_nats: Vec<f64>, missing: usize, cap: f64) -> CachedDrift {
+        let tokens = differences_nats.len();
+        let n = tokens as f64;
+        let mut ratios: Vec<f64> = differences_nats.into_iter().map(f64::exp).collect();
+        ratios.sort_by(f64::total_cmp);
+        CachedDrift {
+            tokens,
+            missing,
+            mean_ratio: ratios.iter().sum::<f64>() / n,
+            p99_ratio: ratios.get(((n - 1.0) * 0.99).round() as usize).copied().unwrap_or(f64::NAN),
+            capped_frac: ratios.iter().filter(|ratio| **ratio > cap).count() as f64 / n,
         }
     }
 }

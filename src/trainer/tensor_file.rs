@@ -27,6 +27,8 @@ pub struct Entry<'a> {
 pub struct Written {
     /// Size of the file.
     pub bytes: u64,
+    /// CRC-32 of everything before the first tensor.
+    pub header_crc32: u32,
     /// CRC-32 of each tensor's bytes, in the order of the entries.
     pub crc32: Vec<u32>,
 }
@@ -48,8 +50,8 @@ pub fn write(path: &Path, entries: &[Entry<'_>], metadata: Map<String, Value>) -
     let header = header(entries, metadata);
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(TrainerError::write(path))?);
     let mut bytes = 8 + header.len() as u64;
-    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(TrainerError::write(path))?;
-    file.write_all(header.as_bytes()).map_err(TrainerError::write(path))?;
+    let header = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    file.write_all(&header).map_err(TrainerError::write(path))?;
     let mut crc32 = Vec::with_capacity(entries.len());
     let mut buffer = Vec::new();
     for entry in entries {
@@ -60,7 +62,16 @@ pub fn write(path: &Path, entries: &[Entry<'_>], metadata: Map<String, Value>) -
     }
     let file = file.into_inner().map_err(|error| TrainerError::write(path)(error.into_error()))?;
     file.sync_all().map_err(TrainerError::write(path))?;
-    Ok(Written { bytes, crc32 })
+    Ok(Written { bytes, header_crc32: crc32fast::hash(&header), crc32 })
+}
+
+/// Writes and fsyncs a small file.
+///
+/// # Errors
+/// A failure to write.
+pub fn write_synced(path: &Path, content: &[u8]) -> Result<(), TrainerError> {
+    let mut file = File::create(path).map_err(TrainerError::write(path))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(TrainerError::write(path))
 }
 
 /// `path` with a suffix that no other process uses; what is written there becomes visible by a rename to `path`.

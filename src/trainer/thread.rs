@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoint::{self, CheckpointInfo, CheckpointMark};
 use super::error::{TrainerError, first_line};
+use super::export;
 use super::generate::{Generator, GeneratorReport};
 use super::learner::{Learner, TrainerSpec};
-use super::params::Use;
 use super::report::StepReport;
-use super::{checkpoint, export};
+use super::supervise::{SupervisedBatch, SupervisedReport};
 use crate::types::{Continuation, GenerateRequest, TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
 
 /// Where an answer goes.
@@ -28,6 +29,8 @@ pub type Reply<T> = oneshot::Sender<Result<T, TrainerError>>;
 pub enum Command {
     /// One training step.
     Update(Vec<TrajectoryGroup>, Reply<StepReport>),
+    /// One supervised step.
+    Supervise(SupervisedBatch, Reply<SupervisedReport>),
     /// Logprobs of a sequence at a temperature.
     Score(Vec<TokenId>, f64, Reply<Vec<f32>>),
     /// A version to disk.
@@ -45,9 +48,9 @@ pub enum Command {
     /// What generation has done.
     GeneratorReport(Reply<GeneratorReport>),
     /// Resume state to disk.
-    Save(PathBuf, Reply<()>),
+    Save(PathBuf, CheckpointMark, Reply<CheckpointInfo>),
     /// Resume state from disk.
-    Load(PathBuf, Reply<()>),
+    Load(PathBuf, Reply<CheckpointMark>),
 }
 
 /// Commands that may wait; more are back-pressure.
@@ -191,11 +194,6 @@ impl Worker {
         }
     }
 
-    /// Whether the weights are those of a training, so that files of them make sense.
-    fn check_trained(&self) -> Result<(), TrainerError> {
-        if self.learner.spec().purpose == Use::Training { Ok(()) } else { Err(TrainerError::Frozen) }
-    }
-
     fn generating<T>(
         &mut self,
         run: impl FnOnce(&mut Generator, &Learner) -> Result<T, TrainerError>,
@@ -217,6 +215,12 @@ impl Worker {
                 if !is_unchanged {
                     self.weights_changed();
                 }
+                answer(reply, result)
+            }
+            Command::Supervise(batch, reply) => {
+                self.turn("supervised step");
+                let result = guarded("a supervised step", || self.learner.supervise(&batch));
+                self.weights_changed();
                 answer(reply, result)
             }
             Command::Score(tokens, temperature, reply) => {
@@ -260,7 +264,7 @@ impl Worker {
             Command::Export(dir, version, reply) => {
                 self.turn("export");
                 let export = || {
-                    self.check_trained()?;
+                    self.learner.check_trained()?;
                     let spec = self.learner.spec();
                     let (source, dtype) = (&spec.model_dir, spec.config.export_dtype);
                     export::export(&self.learner.parameters, source, dtype, &dir, version)
@@ -271,21 +275,17 @@ impl Worker {
                 }
                 answer(reply, result)
             }
-            Command::Save(file, reply) => {
+            Command::Save(dir, mark, reply) => {
                 self.turn("save checkpoint");
                 let save = || {
-                    self.check_trained()?;
-                    checkpoint::save(&self.learner.parameters, &self.learner.optimizer, &file)
+                    self.learner.check_trained()?;
+                    checkpoint::save(&self.learner.parameters, &self.learner.optimizer, &dir, mark)
                 };
                 answer(reply, guarded("saving a checkpoint", save))
             }
-            Command::Load(file, reply) => {
+            Command::Load(dir, reply) => {
                 self.turn("load checkpoint");
-                let load = || {
-                    self.check_trained()?;
-                    checkpoint::load(&mut self.learner.parameters, &mut self.learner.optimizer, &file)
-                };
-                let result = guarded("loading a checkpoint", load);
+                let result = guarded("loading a checkpoint", || self.learner.load_checkpoint(&dir));
                 if result.is_ok() {
                     self.weights_changed();
                 }

@@ -15,7 +15,7 @@ use orchestrator::types::{
 };
 
 use super::support::requests::{GREEDY, NEUTRAL, VOCAB, assert_near, assert_sound, bits, joined, prompt, request};
-use super::trainer_support::random_group;
+use super::trainer_support::{MARK, random_group};
 
 /// Context of the engines under test.
 pub const CONTEXT_TOKENS: usize = 1024;
@@ -38,7 +38,7 @@ impl Subject {
         tokenizer: Arc<ModelTokenizer>,
         dir: PathBuf,
     ) -> Subject {
-        trainer.save_checkpoint(&dir.join("start")).await.expect("saves");
+        trainer.save_checkpoint(&dir.join("start"), MARK).await.expect("saves");
         Subject { engine, trainer, tokenizer, dir, versions: AtomicU64::new(1) }
     }
 

@@ -9,17 +9,19 @@ use std::sync::Arc;
 
 use orchestrator::config::{AdvantageForm, ComputeDtype, DeviceChoice, TrainConfig};
 use orchestrator::rng::{Purpose, stream};
+use orchestrator::trainer::checkpoint::CheckpointMark;
 use orchestrator::trainer::pack::{self, PackedBatch, WeighedGroup};
 use orchestrator::trainer::{Family, GeneratorSpec, Learner, ModelSpec, Trainer, TrainerSpec, Use, init_model};
 use orchestrator::types::{
-    GroupNode, NodeId, ProblemId, Prompt, Provenance, TokenId, Trajectory, TrajectoryGroup, Verdict, WeightVersion,
+    GroupNode, NodeId, ProblemId, Prompt, Provenance, RunId, StepId, TokenId, Trajectory, TrajectoryGroup, Verdict,
+    WeightVersion,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// fp32, one thread, small chunks; everything else as published.
+/// fp32, one thread, small chunks, an advantage with a baseline; everything else as published.
 pub fn config() -> TrainConfig {
     TrainConfig {
         device: DeviceChoice::Cpu,
@@ -28,6 +30,7 @@ pub fn config() -> TrainConfig {
         micro_batch_tokens: 4096,
         vocab_chunk_tokens: 16,
         checkpoint_activations: false,
+        advantage: AdvantageForm::Signed,
         overlong_buffer_tokens: 0,
         learning_rate: 1e-3,
         warmup_steps: 0,
@@ -74,6 +77,9 @@ pub async fn sampler_with(model_dir: &Path, cache_bytes: u64, config: TrainConfi
     };
     Trainer::spawn(TrainerSpec { generator: Some(generator), ..spec(model_dir, config) }).await.unwrap()
 }
+
+/// Whose state a checkpoint is said to be.
+pub const MARK: CheckpointMark = CheckpointMark { run: RunId(3), step: StepId(12), version: WeightVersion(12) };
 
 /// A number in [0, 1).
 pub fn uniform(rng: &mut ChaCha8Rng) -> f64 {

@@ -39,6 +39,11 @@ impl TensorFiles {
         Ok(TensorFiles { files: vec![map(path.to_path_buf())?], dir })
     }
 
+    /// The content of the first file.
+    pub fn bytes(&self) -> &[u8] {
+        self.files.first().map_or(&[], |(_, bytes)| bytes)
+    }
+
     /// Views of all tensors by name.
     ///
     /// # Errors
@@ -59,16 +64,6 @@ impl TensorFiles {
         }
         Ok(Tensors { views, dir: &self.dir })
     }
-
-    /// The `__metadata__` of the first file.
-    ///
-    /// # Errors
-    /// A file that is no safetensors file or is cut off.
-    pub fn metadata(&self) -> Result<BTreeMap<String, String>, TrainerError> {
-        let Some((path, bytes)) = self.files.first() else { return Ok(BTreeMap::new()) };
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| diagnose(path, bytes, &error))?;
-        Ok(header.metadata().clone().unwrap_or_default().into_iter().collect())
-    }
 }
 
 /// Views of all tensors of a checkpoint.
@@ -85,6 +80,11 @@ struct View<'a> {
 }
 
 impl Tensors<'_> {
+    /// The bytes of the tensor `name`.
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        self.views.get(name).map(|view| view.bytes)
+    }
+
     /// The tensor `name` as it is stored, on the CPU.
     ///
     /// # Errors
