@@ -128,8 +128,8 @@ async fn everything_listed_is_also_json() {
     assert_eq!((&json[0]["status"], &json[2]["loss"]), (&"done".into(), &serde_json::Value::Null));
     let json = serde_json::to_value(reader.tree(made.trees[2]).await.unwrap()).unwrap();
     assert_eq!((&json["status"], &json["error"]), (&"failed".into(), &"the prompt is too long".into()));
-    let json = serde_json::to_value(reader.latest_weight_version(made.run).await.unwrap()).unwrap();
+    let json = serde_json::to_value(reader.weight_version(made.run, WeightVersion(1)).await.unwrap()).unwrap();
     assert_eq!(json["weight_version"], serde_json::json!(WeightVersion(1)));
-    let json = serde_json::to_value(reader.recorded_slots(made.run, StepId(1)).await.unwrap()).unwrap();
-    assert_eq!(json[2]["slot"], 2);
+    let json = serde_json::to_value(reader.step_slots(made.run, StepId(1)).await.unwrap()).unwrap();
+    assert_eq!((&json[2]["slot"], &json[2]["kind"]), (&2.into(), &"search".into()));
 }

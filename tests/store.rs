@@ -9,10 +9,10 @@ mod support;
 
 use orchestrator::error::{FailureClass, Hint};
 use orchestrator::store::{
-    Confirmation, Metric, NewSolution, NewTree, Reader, RunEnd, RunStatus, StepEnd, StepStatus, Store, StoreError,
+    Confirmation, Metric, NewSlot, NewStep, NewTree, Reader, RunEnd, RunStatus, StepEnd, StepStatus, Store, StoreError,
     StoreOptions, TreeFilter, TreeStatus,
 };
-use orchestrator::types::{NodeId, ProblemId, Provenance, RunId, StepId, Verdict, WeightVersion};
+use orchestrator::types::{NodeId, ProblemId, Provenance, RoundId, RunId, StepId, TreeKind, Verdict, WeightVersion};
 use sqlx::{Connection, Row, SqliteConnection};
 use support::*;
 
@@ -62,9 +62,10 @@ async fn a_run_begins_ends_and_is_resumed() {
     assert_eq!((row.status, row.error.as_deref()), (RunStatus::Failed, Some("server gone")));
     assert!(row.ended_at_ms.is_some());
 
-    store.resume_run(first).await.unwrap();
-    let row = store.reader().run(first).await.unwrap().unwrap();
-    assert_eq!((row.status, row.error, row.ended_at_ms), (RunStatus::Running, None, None));
+    store.resume_run(first, Some("[run]\nname = \"fixture\"\nsteps = 9\n".into())).await.unwrap();
+    let changed = store.reader().run(first).await.unwrap().unwrap();
+    assert_eq!((changed.status, changed.error, changed.ended_at_ms), (RunStatus::Running, None, None));
+    assert!(changed.config_toml.ends_with("steps = 9\n") && changed.config_sha256 != row.config_sha256);
 
     for end in [RunEnd::Done, RunEnd::Interrupted] {
         store.finish_run(second, end).await.unwrap();
@@ -93,22 +94,34 @@ async fn a_problem_is_inserted_once() {
 async fn a_weight_version_is_recorded_before_it_is_confirmed() {
     let (_folder, store) = fresh().await;
     let run = store.create_run(new_run()).await.unwrap();
-    assert_eq!(store.reader().latest_weight_version(run).await.unwrap(), None);
+    assert_eq!(store.reader().weight_version(run, WeightVersion(0)).await.unwrap(), None);
     store.record_weight_version(new_weights(run, 0)).await.unwrap();
     store.record_weight_version(new_weights(run, 0)).await.unwrap();
-    let row = store.reader().latest_weight_version(run).await.unwrap().unwrap();
+    let row = store.reader().weight_version(run, WeightVersion(0)).await.unwrap().unwrap();
     assert_eq!((row.weight_version, row.step_id, row.confirmed_at_ms), (WeightVersion(0), None, None));
 
     let confirmation = Confirmation { reload_ms: 7, canary_mean_abs_nats: Some(0.5), canary_max_abs_nats: None };
     store.confirm_weight_version(run, WeightVersion(0), confirmation).await.unwrap();
-    let row = store.reader().latest_weight_version(run).await.unwrap().unwrap();
+    let row = store.reader().weight_version(run, WeightVersion(0)).await.unwrap().unwrap();
     assert_eq!((row.reload_ms, row.canary_mean_abs_nats), (Some(7), Some(0.5)));
     assert!(row.confirmed_at_ms.is_some());
 
     let mut other = new_weights(run, 0);
+    other.path = "elsewhere/0".into();
+    store.record_weight_version(other.clone()).await.unwrap();
+    let row = store.reader().weight_version(run, WeightVersion(0)).await.unwrap().unwrap();
+    assert_eq!((row.path.as_str(), row.reload_ms), ("elsewhere/0", Some(7)), "moved, still confirmed");
+
     other.digest = "f".repeat(64);
-    let conflict = store.record_weight_version(other).await.unwrap_err();
+    let conflict = store.record_weight_version(other.clone()).await.unwrap_err();
     assert!(matches!(&conflict, StoreError::Conflict { given, .. } if *given == "f".repeat(64)), "{conflict}");
+    other.may_differ = true;
+    other.size_bytes = 5;
+    store.record_weight_version(other).await.unwrap();
+    let row = store.reader().weight_version(run, WeightVersion(0)).await.unwrap().unwrap();
+    assert_eq!((row.digest, row.size_bytes), ("f".repeat(64), 5));
+    assert_eq!((row.confirmed_at_ms, row.reload_ms, row.canary_mean_abs_nats), (None, None, None));
+
     let unknown = store.confirm_weight_version(run, WeightVersion(3), confirmation).await.unwrap_err();
     assert_eq!(unknown.to_string(), "there is no weight version `3` in the database");
 }
@@ -118,17 +131,23 @@ async fn a_step_is_begun_once_and_finished_once() {
     let (_folder, store) = fresh().await;
     let run = store.create_run(new_run()).await.unwrap();
     store.record_weight_version(new_weights(run, 0)).await.unwrap();
-    assert_eq!(store.reader().latest_step(run).await.unwrap(), None);
-    assert!(!store.begin_step(new_step(run, 1, 3)).await.unwrap());
-    assert!(store.begin_step(new_step(run, 1, 3)).await.unwrap(), "taken up again");
-    let conflict = store.begin_step(new_step(run, 1, 4)).await.unwrap_err();
-    assert_eq!(
-        conflict.to_string(),
-        "step `1` of run `1` is recorded as `3 problems searched with weight version 0`, \
-         now it is given as `4 problems searched with weight version 0`"
-    );
-    let row = store.reader().latest_step(run).await.unwrap().unwrap();
-    assert_eq!((row.status, row.problem_count, row.end), (StepStatus::Running, 3, None));
+    let problems = store.insert_problems(vec![new_problem("a", "1 + 1", "2")]).await.unwrap();
+    let reader = store.reader();
+    assert_eq!(reader.unfinished_steps(run).await.unwrap(), []);
+    let replay = NewSlot { kind: TreeKind::Replay, known_solutions: 3, ..new_slot(1, problems[0]) };
+    let plan = NewStep { slots: vec![new_slot(0, problems[0]), replay], ..new_step(run, 1, &[]) };
+    store.begin_step(plan.clone()).await.unwrap();
+    let conflict = store.begin_step(plan.clone()).await.unwrap_err();
+    assert_eq!(conflict.to_string(), "step `1` of run `1` is recorded as `running`, now it is given as `new`");
+    store.extend_step(run, StepId(1), vec![new_slot(2, problems[0])]).await.unwrap();
+    let taken = store.extend_step(run, StepId(1), vec![new_slot(3, problems[0]), replay]).await.unwrap_err();
+    assert!(matches!(taken, StoreError::Refused { .. }), "{taken}");
+    let slots = reader.step_slots(run, StepId(1)).await.unwrap();
+    let slots: Vec<_> = slots.iter().map(|slot| (slot.slot, slot.kind, slot.known_solutions)).collect();
+    assert_eq!(slots, [(0, TreeKind::Search, 0), (1, TreeKind::Replay, 3), (2, TreeKind::Search, 0)]);
+    let row = reader.unfinished_steps(run).await.unwrap().remove(0);
+    assert_eq!((row.status, row.problem_count, row.round_id, row.end), (StepStatus::Running, 3, RoundId(1), None));
+    assert_eq!(reader.done_steps(run).await.unwrap(), []);
 
     store.record_weight_version(new_weights(run, 1)).await.unwrap();
     let end = StepEnd {
@@ -140,26 +159,32 @@ async fn a_step_is_begun_once_and_finished_once() {
     };
     let metrics = vec![Metric { name: "x".into(), value: 1.0 }];
     store.finish_step(run, StepId(1), end.clone(), metrics).await.unwrap();
-    let row = store.reader().latest_step(run).await.unwrap().unwrap();
+    let row = reader.done_steps(run).await.unwrap().remove(0);
+    assert_eq!(reader.unfinished_steps(run).await.unwrap(), []);
     assert_eq!(row.status, StepStatus::Done);
     assert_eq!(row.end, Some(StepEnd { grad_norm: None, ..end.clone() }), "NaN is stored as null");
 
     let over = store.finish_step(run, StepId(1), end.clone(), vec![]).await.unwrap_err();
     assert!(matches!(over, StoreError::StepOver { .. }), "{over}");
-    assert!(matches!(store.begin_step(new_step(run, 1, 3)).await, Err(StoreError::StepOver { .. })));
+    assert!(matches!(store.begin_step(plan).await, Err(StoreError::StepOver { .. })));
+    let late = store.extend_step(run, StepId(1), vec![new_slot(9, problems[0])]).await;
+    assert!(matches!(late, Err(StoreError::StepOver { .. })));
     assert!(matches!(store.finish_step(run, StepId(2), end, vec![]).await, Err(StoreError::NotFound { .. })));
 }
 
 #[tokio::test]
 async fn metrics_take_the_last_value() {
     let (_folder, store) = fresh().await;
-    let run = store.create_run(new_run()).await.unwrap();
-    let metric = |value| vec![Metric { name: "reward".into(), value }];
-    store.record_metrics(run, StepId(0), metric(1.0)).await.unwrap();
-    store.record_metrics(run, StepId(1), metric(2.0)).await.unwrap();
-    store.record_metrics(run, StepId(1), metric(f64::NAN)).await.unwrap();
-    let values: Vec<_> = store.reader().metrics(run, "reward").await.unwrap();
-    assert_eq!(values.iter().map(|row| (row.step_id.0, row.value)).collect::<Vec<_>>(), [(0, Some(1.0)), (1, None)]);
+    let made = fixture(&store).await;
+    let metrics = [1.0, 2.0].map(|value| Metric { name: "advantage_mean".into(), value });
+    let end = StepEnd { update_skip_reason: Some("no signal".into()), ..StepEnd::default() };
+    store.finish_step(made.run, StepId(3), end, metrics.to_vec()).await.unwrap();
+    let values = async |name: &str| -> Vec<_> {
+        let rows = store.reader().metrics(made.run, name).await.unwrap();
+        rows.iter().map(|row| (row.step_id.0, row.value)).collect()
+    };
+    assert_eq!(values("advantage_mean").await, [(1, Some(0.25)), (3, Some(2.0))]);
+    assert_eq!(values("never_finite").await, [(1, None)]);
 }
 
 #[tokio::test]
@@ -184,7 +209,6 @@ async fn a_tree_comes_back_as_it_went_in() {
     assert_eq!((row.weight_version_min, row.weight_version_max), (Some(WeightVersion(1)), Some(WeightVersion(1))));
     assert_eq!(row.status, TreeStatus::Complete);
     assert!(!row.is_solved);
-    assert_eq!(reader.recorded_slots(made.run, StepId(3)).await.unwrap()[0].tree_id, id);
 
     let failed = reader.tree(made.trees[2]).await.unwrap().unwrap();
     assert_eq!(failed.status, TreeStatus::Failed { error: "the prompt is too long".into() });
@@ -195,22 +219,15 @@ async fn a_tree_comes_back_as_it_went_in() {
 async fn solutions_keep_nan_logprobs_and_are_not_doubled() {
     let (_folder, store) = fresh().await;
     let made = fixture(&store).await;
-    let solution = |tokens: Vec<u32>| NewSolution {
-        logprobs: vec![-1.0; tokens.len()],
-        tokens,
-        text: "again".into(),
-        answer: "2".into(),
-        weight_version: WeightVersion(1),
-        provenance: Provenance::Rollout,
-    };
     let tree = new_tree(made.run, 3, 0, made.problems[0]);
-    store.record_tree(tree, vec![root()], vec![], vec![solution(vec![11, 12]), solution(vec![13])]).await.unwrap();
-    let solutions = store.reader().solutions(made.problems[0]).await.unwrap();
+    let found = vec![new_solution(&[11, 12]), new_solution(&[13])];
+    store.record_tree(tree, vec![root()], vec![], found).await.unwrap();
+    let solutions = store.reader().cached_solutions(made.run, made.problems[0]).await.unwrap();
     assert_eq!(solutions.iter().map(|row| row.tokens.clone()).collect::<Vec<_>>(), [vec![11, 12], vec![13]]);
     assert_eq!(solutions[0].provenance, Provenance::Search, "the first stays");
     assert_eq!(solutions[0].logprobs[0], -0.5);
     assert!(solutions[0].logprobs[1].is_nan());
-    assert_eq!(store.reader().solutions(made.problems[1]).await.unwrap(), vec![]);
+    assert_eq!(store.reader().cached_solutions(made.run, made.problems[1]).await.unwrap(), vec![]);
 }
 
 #[tokio::test]
@@ -342,8 +359,8 @@ async fn constraints_refuse_bad_rows() {
         ("update step set update_skip_reason = null", "step_produced_or_skipped"),
         ("update step set search_weight_version = 50", "FOREIGN KEY"),
         (
-            "insert into step select run_id, 0, 'running', 1, 0, null, null, null, null, null, null, null, null, null,
-          null, null, null, null, null, null, null, null, null, null, 0, null from run",
+            "insert into step (run_id, step_id, status, problem_count, search_weight_version, created_at_ms)
+             select run_id, 0, 'running', 1, 0, 0 from run",
             "step_counts_from_1",
         ),
         ("update tree set rules = 'mine'", "tree_rules_known"),
@@ -367,6 +384,35 @@ async fn constraints_refuse_bad_rows() {
         ("update solution set tokens = x'', logprobs = x''", "solution_tokens_whole"),
         ("update solution set provenance = 'found'", "solution_provenance_known"),
         ("insert into metric values (1, -1, 'x', 1.0, 0)", "metric_step_not_negative"),
+        ("update run set algorithm = 'ppo'", "run_algorithm_known"),
+        ("update round set status = 'paused'", "round_status_known"),
+        ("update round set round_id = 0", "round_counts_from_1"),
+        ("update round set last_step_id = -1", "round_steps_ordered"),
+        ("update round set filtered_at_ms = null", "round_filtered_unless_filtering"),
+        ("update round set ended_at_ms = 1", "round_ended_iff_done"),
+        ("update round set weight_version = 50", "FOREIGN KEY"),
+        ("update round_problem set reason = 'odd', is_hard = 0", "round_problem_reason_known"),
+        ("update round_problem set is_hard = 1 - is_hard", "round_problem_hard_by_reason"),
+        ("update round_problem set is_hard = null", "round_problem_hard_by_reason"),
+        ("update round_problem set has_solution = 2", "round_problem_has_solution_boolean"),
+        ("update round_problem set sample_count = null", "round_problem_measured_together"),
+        ("update round_problem set correct_count = 5", "round_problem_counts_fit"),
+        ("update round_problem set ordinal = 0", "round_problem.ordinal"),
+        ("update step set round_id = 0", "step_round_counts_from_1"),
+        ("update step_slot set kind = 'guess'", "step_slot_kind_known"),
+        ("update step_slot set known_solutions = -1", "step_slot_not_negative"),
+        ("update tree set kind = 'guess'", "tree_kind_known"),
+        ("update trajectory set defect = 'dull'", "trajectory_defect_known"),
+        ("update trajectory set solution_id = 99", "FOREIGN KEY"),
+        ("update solution set provenance = 'imported'", "solution_imported_has_no_run"),
+        ("update solution set weight_version = null", "solution_weight_version_if_run"),
+        (
+            "update solution set run_id = null, weight_version = null, provenance = 'imported'",
+            "solution_tree_only_if_run",
+        ),
+        ("update evaluation set pass_at_1 = 1.5", "evaluation_pass_at_1_in_range"),
+        ("update evaluation set pass_at_k = -1", "evaluation_pass_at_k_in_range"),
+        ("update evaluation_problem set problem_id = 99 + problem_id", "FOREIGN KEY"),
         ("delete from problem", "FOREIGN KEY"),
         ("delete from run", "FOREIGN KEY"),
     ] {
@@ -496,7 +542,7 @@ async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
     store.close().await.unwrap();
     check(
         Store::open(&path).await.map(drop),
-        "the database `PATH` has schema 9999, this program knows schemas up to 4",
+        "the database `PATH` has schema 9999, this program knows schemas up to 5",
     )
     .await;
     let change = "update _sqlx_migrations set checksum = x'00' where version = 2";
@@ -507,8 +553,8 @@ async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
     check(Store::open(&path).await.map(drop), "schema 2 of the database `PATH` is not the one of this program").await;
 
     let mut conn = SqliteConnection::connect(&url).await.unwrap();
-    sqlx::query("delete from _sqlx_migrations where version = 4").execute(&mut conn).await.unwrap();
-    check(Reader::open(&path).await.map(drop), "the database `PATH` has schema 3, this program reads schema 4").await;
+    sqlx::query("delete from _sqlx_migrations where version = 5").execute(&mut conn).await.unwrap();
+    check(Reader::open(&path).await.map(drop), "the database `PATH` has schema 4, this program reads schema 5").await;
 
     let nowhere = folder.path().join("none/run.db");
     let error = Store::open(&nowhere).await.err().unwrap();
@@ -543,12 +589,12 @@ async fn a_full_disk_is_one_clear_error_and_keeps_what_was_acknowledged() {
         assert_eq!(error.class(), FailureClass::Environment);
     }
     // A small write still finds room, and the writer lives.
-    store.record_metrics(made.run, StepId(3), vec![Metric { name: "x".into(), value: 1.0 }]).await.unwrap();
+    store.create_run(new_run()).await.unwrap();
     store.close().await.unwrap();
 
     let store = Store::open(&path).await.unwrap();
-    let recorded = store.reader().recorded_slots(made.run, StepId(3)).await.unwrap();
-    assert_eq!(recorded.iter().map(|row| row.tree_id).collect::<Vec<_>>(), kept);
+    let recorded = store.reader().recorded_trees(made.run, StepId(3)).await.unwrap();
+    assert_eq!(recorded.iter().map(|tree| tree.tree_id).collect::<Vec<_>>(), kept);
     for id in kept {
         assert_eq!(store.reader().nodes(id).await.unwrap().len(), 60);
     }
@@ -594,5 +640,5 @@ async fn writes_that_were_queued_are_committed_by_close() {
         }
     }
     let reader = Reader::open(&path_in(&folder)).await.unwrap();
-    assert_eq!(reader.recorded_slots(made.run, StepId(3)).await.unwrap().len(), acknowledged);
+    assert_eq!(reader.recorded_trees(made.run, StepId(3)).await.unwrap().len(), acknowledged);
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use orchestrator::store::{NewStep, Reader, Store, TreeFilter};
-use orchestrator::types::{ProblemId, RunId, StepId, TreeId, WeightVersion};
+use orchestrator::types::{ProblemId, RunId, StepId, TreeId};
 use support::*;
 
 /// Set for the process that is to be killed: its database.
@@ -70,8 +70,8 @@ async fn fifty_tasks_write_while_readers_read() {
         assert!(reader.await.unwrap() > 0, "a reader was kept waiting by the writers");
     }
     acknowledged.sort();
-    let recorded = store.reader().recorded_slots(made.run, StepId(3)).await.unwrap();
-    assert_eq!(recorded.iter().map(|row| (row.slot, row.tree_id)).collect::<Vec<_>>(), acknowledged);
+    let recorded = store.reader().recorded_trees(made.run, StepId(3)).await.unwrap();
+    assert_eq!(recorded.iter().map(|tree| (tree.slot, tree.tree_id)).collect::<Vec<_>>(), acknowledged);
     store.close().await.unwrap();
 }
 
@@ -133,7 +133,7 @@ fn write_until_killed(path: &Path) {
     runtime.block_on(async {
         let store = Store::open(path).await.unwrap();
         let (run, problem) = take_up(&store).await;
-        let first = store.reader().recorded_slots(run, StepId(1)).await.unwrap().last().map_or(0, |row| row.slot + 1);
+        let first = store.reader().recorded_trees(run, StepId(1)).await.unwrap().last().map_or(0, |row| row.slot + 1);
         let tasks: Vec<_> = (0..4)
             .map(|task| {
                 let store = store.clone();
@@ -162,19 +162,21 @@ async fn take_up(store: &Store) -> (RunId, ProblemId) {
     };
     let problem = store.insert_problems(vec![new_problem("add-1", "What is 1 + 1?", "2")]).await.unwrap()[0];
     store.record_weight_version(new_weights(run, 0)).await.unwrap();
-    let step = NewStep { run, step: StepId(1), problem_count: 1000, search_weight_version: WeightVersion(0) };
-    store.begin_step(step).await.unwrap();
+    if store.reader().unfinished_steps(run).await.unwrap().is_empty() {
+        let slots = (0..1000).map(|slot| new_slot(slot, problem)).collect();
+        store.begin_step(NewStep { slots, ..new_step(run, 1, &[]) }).await.unwrap();
+    }
     (run, problem)
 }
 
 async fn check_after_kill(path: &Path, acknowledged: &[(i64, i64)]) {
     // A mere reader sees it too, before a writer has put the log in order.
     let reader = Reader::open(path).await.unwrap();
-    let listed = reader.recorded_slots(RunId(1), StepId(1)).await.unwrap().len();
+    let listed = reader.recorded_trees(RunId(1), StepId(1)).await.unwrap().len();
     assert!(listed >= acknowledged.len(), "{listed} of {}", acknowledged.len());
     let store = Store::open(path).await.unwrap();
     let run = store.reader().latest_run().await.unwrap().unwrap().run_id;
-    let recorded = store.reader().recorded_slots(run, StepId(1)).await.unwrap();
+    let recorded = store.reader().recorded_trees(run, StepId(1)).await.unwrap();
     for (slot, tree) in acknowledged {
         let rows = recorded.iter().filter(|row| i64::from(row.slot) == *slot).collect::<Vec<_>>();
         assert_eq!(rows.len(), 1, "slot {slot} is there {} times", rows.len());

@@ -9,5 +9,8 @@ pub mod table;
 pub mod text;
 pub mod tree;
 
-pub use table::{mistakes_text, runs_table, steps_table, token_use_table, trees_table, weights_table};
+pub use table::{
+    learning_table, mistakes_text, rounds_table, runs_table, solutions_table, steps_table, token_use_table,
+    trees_table, weights_table,
+};
 pub use tree::{NodeReport, TreeReport, TreeStyle, tree_report, tree_text};

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use super::listing::{Column, listing};
 use super::text;
-use crate::store::{ConfidentMistake, RunRow, StepSummary, TokenUse, TreeRow, WeightHistory};
+use crate::store::{
+    ConfidentMistake, LearningPoint, ProblemRow, RoundSummary, RunRow, SolutionRow, StepSummary, TokenUse, TreeRow,
+    WeightHistory,
+};
 
 /// Runs, one per line.
 pub fn runs_table(runs: &[RunRow], width: usize) -> String {
@@ -42,6 +45,63 @@ pub fn steps_table(steps: &[StepSummary], width: usize) -> String {
         Column::number("reload", 3, steps.iter().map(|step| duration(step.reload_ms))),
         Column::word("weights", 3, steps.iter().map(weights_of)),
         Column::text("skipped", 1, steps.iter().map(|step| step.update_skip_reason.as_deref().unwrap_or(""))),
+    ];
+    listing(columns, width)
+}
+
+/// Rounds, one per line: the paper's table 6 and where the problems went.
+pub fn rounds_table(rounds: &[RoundSummary], width: usize) -> String {
+    let number = |name, rank, value: fn(&RoundSummary) -> u64| {
+        Column::number(name, rank, rounds.iter().map(|round| value(round).to_string()).collect::<Vec<_>>())
+    };
+    let columns = vec![
+        Column::number("round", 0, rounds.iter().map(|round| round.round_id.to_string())),
+        Column::word("status", 2, rounds.iter().map(|round| round.status.as_str().to_owned())),
+        number("problems", 1, |round| round.candidate_count),
+        Column::number("pass rate", 1, rounds.iter().map(|round| percent(round.pass_rate_mean))),
+        number("easy", 2, |round| round.easy_count),
+        number("hard", 0, |round| round.hard_count),
+        number("cached", 0, |round| round.cached_count),
+        number("unsolved", 0, |round| round.unsolved_count),
+        number("searched", 1, |round| round.searched_count),
+        number("skipped", 1, |round| round.skipped_count),
+        number("solved", 1, |round| round.solved_count),
+        number("filter tokens", 3, |round| round.generated_tokens),
+    ];
+    listing(columns, width)
+}
+
+/// Accuracy on held-out problems against what had been spent, one measurement per line.
+pub fn learning_table(points: &[LearningPoint], width: usize) -> String {
+    let samples = points.first().map_or(1, |point| point.sample_count);
+    let columns = vec![
+        Column::word("run", 0, points.iter().map(|point| format!("{} {}", point.run_id, point.algorithm.as_str()))),
+        Column::number("step", 0, points.iter().map(|point| point.step_id.to_string())),
+        Column::number("held-out pass@1", 0, points.iter().map(|point| percent(point.pass_at_1))),
+        Column::number("solved in any", 1, points.iter().map(|point| percent(point.pass_at_k))),
+        Column::number("generated tokens", 0, points.iter().map(|point| point.generated_tokens.to_string())),
+        Column::number("trained tokens", 1, points.iter().map(|point| point.trained_tokens.to_string())),
+        Column::number("search s", 1, points.iter().map(|point| format!("{:.1}", point.search_s))),
+        Column::number("train s", 1, points.iter().map(|point| format!("{:.1}", point.train_s))),
+        Column::number("wall s", 2, points.iter().map(|point| format!("{:.1}", point.wall_s))),
+        Column::number("problems", 3, points.iter().map(|point| format!("{} x {samples}", point.problem_count))),
+    ];
+    listing(columns, width)
+}
+
+/// Cached solutions, one per line.
+pub fn solutions_table(rows: &[(SolutionRow, ProblemRow)], width: usize) -> String {
+    let run = |row: &SolutionRow| row.run_id.map_or_else(|| "-".to_owned(), |run| run.to_string());
+    let version =
+        |row: &SolutionRow| row.weight_version.map_or_else(|| "-".to_owned(), |version| format!("v{version}"));
+    let columns = vec![
+        Column::number("solution", 0, rows.iter().map(|(row, _)| row.solution_id.to_string())),
+        Column::number("run", 1, rows.iter().map(|(row, _)| run(row))),
+        Column::text("problem", 0, rows.iter().map(|(_, problem)| problem.name.as_str())),
+        Column::word("origin", 1, rows.iter().map(|(row, _)| row.provenance.as_str().to_owned())),
+        Column::word("weights", 2, rows.iter().map(|(row, _)| version(row))),
+        Column::number("tokens", 2, rows.iter().map(|(row, _)| row.tokens.len().to_string())),
+        Column::text("text", 0, rows.iter().map(|(row, _)| row.text.as_str())),
     ];
     listing(columns, width)
 }

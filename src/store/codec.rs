@@ -8,8 +8,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::error::StoreError;
-use crate::config::Rules;
-use crate::types::{FinishReason, Provenance, TokenId, Verdict};
+use crate::config::{Algorithm, Rules};
+use crate::types::{Defect, FinishReason, Provenance, TokenId, TreeKind, Verdict};
 
 /// An enumeration whose names are pinned by a CHECK.
 pub(super) trait Named: Copy + 'static {
@@ -29,7 +29,23 @@ impl Named for Verdict {
 }
 
 impl Named for Provenance {
-    const ALL: &'static [Self] = &[Provenance::Search, Provenance::Rollout, Provenance::Cached];
+    const ALL: &'static [Self] = &[Provenance::Search, Provenance::Rollout, Provenance::Cached, Provenance::Imported];
+
+    fn name(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Named for TreeKind {
+    const ALL: &'static [Self] = &[TreeKind::Search, TreeKind::Rollout, TreeKind::Replay];
+
+    fn name(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Named for Defect {
+    const ALL: &'static [Self] = &[Defect::Repetition, Defect::Garbled, Defect::InvalidUtf8];
 
     fn name(self) -> &'static str {
         self.as_str()
@@ -55,6 +71,14 @@ impl Named for Rules {
             Rules::Released => "released",
             Rules::Paper => "paper",
         }
+    }
+}
+
+impl Named for Algorithm {
+    const ALL: &'static [Self] = &[Algorithm::Deepsearch, Algorithm::Grpo, Algorithm::Dapo];
+
+    fn name(self) -> &'static str {
+        self.as_str()
     }
 }
 

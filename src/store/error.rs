@@ -81,6 +81,15 @@ pub enum StoreError {
         #[source]
         source: Arc<sqlx::Error>,
     },
+    /// The system refused to read or write the file.
+    #[error("the database `{}` cannot be read or written", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: Arc<sqlx::Error>,
+    },
     /// Another process kept the database locked for too long.
     #[error("the database `{}` is locked by another process", path.display())]
     Locked {
@@ -176,6 +185,7 @@ const LOCKED: i32 = 6;
 const READONLY: i32 = 8;
 const CORRUPT: i32 = 11;
 const FULL: i32 = 13;
+const IOERR: i32 = 10;
 const CANTOPEN: i32 = 14;
 const CONSTRAINT: i32 = 19;
 const NOTADB: i32 = 26;
@@ -209,6 +219,7 @@ impl StoreError {
         match result_code(&source) {
             Some(READONLY | CANTOPEN) => StoreError::NotWritable { path, source },
             Some(FULL) => StoreError::Full { path, source },
+            Some(IOERR) => StoreError::Io { path, source },
             Some(BUSY | LOCKED) => StoreError::Locked { path, source },
             Some(NOTADB) => StoreError::NotADatabase { path },
             Some(CORRUPT) => StoreError::Damaged { path, source },
@@ -238,6 +249,7 @@ impl Hint for StoreError {
             | StoreError::NotFound { .. } => FailureClass::User,
             StoreError::NotWritable { .. }
             | StoreError::Full { .. }
+            | StoreError::Io { .. }
             | StoreError::Locked { .. }
             | StoreError::Damaged { .. }
             | StoreError::Value { .. }
@@ -267,7 +279,11 @@ impl Hint for StoreError {
             StoreError::ChangedSchema { .. } => "use the build of this program that wrote it",
             StoreError::NotWritable { .. } => "check the permissions of the file and of its folder",
             StoreError::Full { .. } => {
-                "free some space, then start the run again; everything acknowledged so far is kept"
+                "free some space, then `orchestrator run --resume` goes on; everything acknowledged so far is kept"
+            }
+            StoreError::Io { .. } => {
+                "is there room on the disk, and may files grow (`ulimit -f`)? Then `orchestrator run --resume` goes on; \
+                 everything acknowledged so far is kept"
             }
             StoreError::Locked { .. } => "end the other process that writes to it; readers do not lock it",
             StoreError::Damaged { .. } => "copy the file away, then try `sqlite3 FILE .recover`",

@@ -4,8 +4,7 @@ use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
 
 use super::codec::{Cells, now_ms};
-use super::writer::Write;
-use super::{Reader, Store, StoreError};
+use super::{Reader, StoreError};
 use crate::types::{RunId, StepId};
 
 /// A number to record.
@@ -20,7 +19,7 @@ pub struct Metric {
 /// A recorded number.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MetricRow {
-    /// The step, 0 before the first.
+    /// The step.
     pub step_id: StepId,
     /// Its name.
     pub name: String,
@@ -30,17 +29,6 @@ pub struct MetricRow {
 
 pub(super) const METRICS: &str =
     "select step_id, name, value from metric where run_id = ? and name = ? order by step_id";
-
-impl Store {
-    /// Records numbers of a step (0: before the first). A name that is already there takes the new value, since a step
-    /// that is resumed measures again.
-    ///
-    /// # Errors
-    /// There is no such run, or the database cannot be written.
-    pub async fn record_metrics(&self, run: RunId, step: StepId, metrics: Vec<Metric>) -> Result<(), StoreError> {
-        self.write(RecordMetrics { run, step, metrics }).await
-    }
-}
 
 impl Reader {
     /// One number over the steps of a run.
@@ -56,21 +44,7 @@ fn metric_row(row: &Cells<'_>) -> Result<MetricRow, StoreError> {
     Ok(MetricRow { step_id: StepId(row.get("step_id")?), name: row.get("name")?, value: row.get("value")? })
 }
 
-struct RecordMetrics {
-    run: RunId,
-    step: StepId,
-    metrics: Vec<Metric>,
-}
-
-impl Write for RecordMetrics {
-    type Output = ();
-
-    async fn apply(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
-        upsert(conn, self.run, self.step, &self.metrics).await
-    }
-}
-
-/// Writes metrics as part of a larger event.
+/// Writes metrics as part of a larger event. Of two with the same name the later one counts.
 pub(super) async fn upsert(
     conn: &mut SqliteConnection,
     run: RunId,

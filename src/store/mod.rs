@@ -13,21 +13,29 @@
 //! `fsync` per group of commits. A write that was cut off leaves nothing: a tree is there with all its nodes or not at all,
 //! and the unique slot in its step keeps it from being recorded twice.
 //!
-//! Deliberately absent: updates of trees (they are written when finished), deletes, and any cache.
+//! Deliberately absent: updates of trees (they are written when finished), deletes (but of failed trees in a step that is
+//! taken up again), and any cache.
 
 mod codec;
 mod error;
+mod evaluation;
 mod metric;
 mod open;
 #[cfg(test)]
 mod plan_test;
 mod problem;
+mod recorded;
+mod regrow;
+mod round;
+mod round_write;
 mod run;
 mod solution;
 mod step;
+mod step_slot;
 mod tree;
 mod tree_read;
 mod view;
+mod view_training;
 mod weight;
 mod writer;
 
@@ -39,14 +47,19 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub use error::StoreError;
+pub use evaluation::{EvaluatedProblem, EvaluationRow, NewEvaluation};
 pub use metric::{Metric, MetricRow};
 pub use problem::{NewProblem, ProblemRow};
+pub use recorded::RecordedTree;
+pub use round::{FilteredProblem, NewRound, RoundProblemRow, RoundReason, RoundRow, RoundStatus};
 pub use run::{NewRun, RunEnd, RunRow, RunStatus};
-pub use solution::{NewSolution, SolutionRow};
+pub use solution::{ImportCounts, ImportedSolution, NewSolution, SolutionFilter, SolutionRow};
 pub use step::{NewStep, StepEnd, StepRow, StepStatus};
+pub use step_slot::{NewSlot, StepSlot};
 pub use tree::{NewTree, NodeContent, NodeRow, Selection, SelectionKind, TrajectoryRow, TreeStatus};
-pub use tree_read::{RecordedSlot, TreeFilter, TreeRow};
+pub use tree_read::{TreeFilter, TreeRow};
 pub use view::{BestPath, ConfidentMistake, SolvedPerStep, StepSummary, TokenUse, WeightHistory};
+pub use view_training::{BadOutput, LearningPoint, ReplayUse, RoundSummary, RunComparison};
 pub use weight::{Confirmation, NewWeightVersion, WeightVersionRow};
 
 /// A database open for writing. Clones share one writer and one set of readers.

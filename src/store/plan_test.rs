@@ -3,21 +3,33 @@
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
-use super::{Store, metric, problem, run, solution, step, tree_read, view, weight};
+use super::{
+    Store, evaluation, metric, problem, recorded, round, run, solution, step, step_slot, tree_read, view,
+    view_training, weight,
+};
 
 const HOT: &[(&str, &str)] = &[
     ("run", run::RUNS),
     ("problem", problem::PROBLEM),
     ("problem by content", problem::PROBLEM_BY_CONTENT),
-    ("latest weight version", weight::LATEST_WEIGHT_VERSION),
-    ("latest step", step::LATEST_STEP),
-    ("recorded slots", tree_read::RECORDED_SLOTS),
+    ("weight version", weight::WEIGHT_VERSION),
+    ("steps", step::STEPS),
+    ("step slots", step_slot::STEP_SLOTS),
+    ("rounds", round::ROUNDS),
+    ("round problems", round::ROUND_PROBLEMS),
+    ("fill has_solution", round::FILL_HAS_SOLUTION),
+    ("recorded trees", recorded::RECORDED_TREES),
+    ("group nodes", recorded::GROUP_NODES),
+    ("mean search tokens", recorded::MEAN_SEARCH_TOKENS),
+    ("evaluations", evaluation::EVALUATIONS),
     ("trees", tree_read::TREES),
     ("tree", tree_read::TREE),
     ("nodes", tree_read::NODES),
     ("trajectories", tree_read::TRAJECTORIES),
     ("trajectory nodes", tree_read::TRAJECTORY_NODES),
-    ("solutions", solution::SOLUTIONS),
+    ("cached solutions", solution::CACHED_SOLUTIONS),
+    ("solution counts", solution::SOLUTION_COUNTS),
+    ("all solutions", solution::ALL_SOLUTIONS),
     ("metrics", metric::METRICS),
     ("solved per step", view::SOLVED_PER_STEP),
     ("step summary", view::STEP_SUMMARY),
@@ -25,6 +37,11 @@ const HOT: &[(&str, &str)] = &[
     ("best path", view::BEST_PATH),
     ("confident mistakes", view::CONFIDENT_MISTAKES),
     ("token use", view::TOKEN_USE),
+    ("round summary", view_training::ROUND_SUMMARY),
+    ("bad outputs", view_training::BAD_OUTPUTS),
+    ("replay use", view_training::REPLAY_USE),
+    ("learning curve", view_training::LEARNING_CURVE),
+    ("run comparison", view_training::RUN_COMPARISON),
 ];
 
 async fn plan(conn: &mut SqliteConnection, statement: &str) -> String {

@@ -104,27 +104,31 @@ impl Write for InsertProblems {
     type Output = Vec<ProblemId>;
 
     async fn apply(&self, conn: &mut SqliteConnection) -> Result<Vec<ProblemId>, StoreError> {
-        let now = now_ms();
         let mut ids = Vec::with_capacity(self.problems.len());
         for problem in &self.problems {
-            let content = sha256_of_parts(&[&problem.name, &problem.text, &problem.answer]);
-            let inserted: Option<i64> = sqlx::query_scalar(INSERT_PROBLEM)
-                .bind(&problem.name)
-                .bind(&problem.text)
-                .bind(&problem.answer)
-                .bind(&problem.level)
-                .bind(&problem.topic)
-                .bind(&problem.source)
-                .bind(&content)
-                .bind(now)
-                .fetch_optional(&mut *conn)
-                .await?;
-            let id = match inserted {
-                Some(id) => id,
-                None => sqlx::query_scalar(PROBLEM_BY_CONTENT).bind(&content).fetch_one(&mut *conn).await?,
-            };
-            ids.push(ProblemId(id));
+            ids.push(find_or_insert(conn, problem).await?);
         }
         Ok(ids)
     }
+}
+
+/// The number of a problem, which is inserted if it is new, as part of a larger event.
+pub(super) async fn find_or_insert(conn: &mut SqliteConnection, problem: &NewProblem) -> Result<ProblemId, StoreError> {
+    let content = sha256_of_parts(&[&problem.name, &problem.text, &problem.answer]);
+    let inserted: Option<i64> = sqlx::query_scalar(INSERT_PROBLEM)
+        .bind(&problem.name)
+        .bind(&problem.text)
+        .bind(&problem.answer)
+        .bind(&problem.level)
+        .bind(&problem.topic)
+        .bind(&problem.source)
+        .bind(&content)
+        .bind(now_ms())
+        .fetch_optional(&mut *conn)
+        .await?;
+    let id = match inserted {
+        Some(id) => id,
+        None => sqlx::query_scalar(PROBLEM_BY_CONTENT).bind(&content).fetch_one(&mut *conn).await?,
+    };
+    Ok(ProblemId(id))
 }

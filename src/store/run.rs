@@ -6,6 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::codec::{Cells, Named, now_ms, serialize_name, sha256};
 use super::writer::Write;
 use super::{Reader, Store, StoreError};
+use crate::config::Algorithm;
 use crate::types::RunId;
 
 /// Where a run stands.
@@ -46,6 +47,8 @@ impl RunStatus {
 pub struct NewRun {
     /// Name from the configuration.
     pub name: String,
+    /// What grows its trajectories.
+    pub algorithm: Algorithm,
     /// The resolved configuration.
     pub config_toml: String,
     /// The model it starts from.
@@ -79,6 +82,9 @@ pub struct RunRow {
     pub run_id: RunId,
     /// Name from the configuration.
     pub name: String,
+    /// What grows its trajectories.
+    #[serde(serialize_with = "serialize_name")]
+    pub algorithm: Algorithm,
     /// The resolved configuration.
     pub config_toml: String,
     /// SHA-256 of that text, lower-case hex.
@@ -103,7 +109,7 @@ pub struct RunRow {
 }
 
 pub(super) const RUNS: &str = "
-    select run_id, name, config_toml, config_sha256, model, seed, program_version, git_commit, status, error,
+    select run_id, name, algorithm, config_toml, config_sha256, model, seed, program_version, git_commit, status, error,
            created_at_ms, ended_at_ms
     from run
     where ?1 is null or run_id = ?1
@@ -124,15 +130,16 @@ impl Store {
     /// # Errors
     /// There is no such run, or the database cannot be written.
     pub async fn finish_run(&self, run: RunId, end: RunEnd) -> Result<(), StoreError> {
-        self.write(SetStatus { run, end: Some(end) }).await
+        self.write(Finish { run, end }).await
     }
 
-    /// Marks a run as running again, however it ended.
+    /// Marks a run as running again, however it ended; `config_toml` is the configuration that holds from now on, if it
+    /// has changed.
     ///
     /// # Errors
     /// There is no such run, or the database cannot be written.
-    pub async fn resume_run(&self, run: RunId) -> Result<(), StoreError> {
-        self.write(SetStatus { run, end: None }).await
+    pub async fn resume_run(&self, run: RunId, config_toml: Option<String>) -> Result<(), StoreError> {
+        self.write(Resume { run, config_toml }).await
     }
 }
 
@@ -166,6 +173,7 @@ fn run_row(row: &Cells<'_>) -> Result<RunRow, StoreError> {
     Ok(RunRow {
         run_id: RunId(row.get("run_id")?),
         name: row.get("name")?,
+        algorithm: row.name("algorithm")?,
         config_toml: row.get("config_toml")?,
         config_sha256: row.get("config_sha256")?,
         model: row.get("model")?,
@@ -184,12 +192,13 @@ impl Write for NewRun {
 
     async fn apply(&self, conn: &mut SqliteConnection) -> Result<RunId, StoreError> {
         let id = sqlx::query_scalar(
-            "insert into run (name, config_toml, config_sha256, model, seed, program_version, git_commit, status,
+            "insert into run (name, algorithm, config_toml, config_sha256, model, seed, program_version, git_commit, status,
                               created_at_ms)
-             values (?, ?, ?, ?, ?, ?, ?, 'running', ?)
+             values (?, ?, ?, ?, ?, ?, ?, ?, 'running', ?)
              returning run_id",
         )
         .bind(&self.name)
+        .bind(self.algorithm.name())
         .bind(&self.config_toml)
         .bind(sha256(self.config_toml.as_bytes()))
         .bind(&self.model)
@@ -203,32 +212,55 @@ impl Write for NewRun {
     }
 }
 
-/// `end: None` is running again.
-struct SetStatus {
+struct Finish {
     run: RunId,
-    end: Option<RunEnd>,
+    end: RunEnd,
 }
 
-impl Write for SetStatus {
+impl Write for Finish {
     type Output = ();
 
     async fn apply(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
         let (status, error) = match &self.end {
-            None => (RunStatus::Running, None),
-            Some(RunEnd::Done) => (RunStatus::Done, None),
-            Some(RunEnd::Failed { error }) => (RunStatus::Failed, Some(error)),
-            Some(RunEnd::Interrupted) => (RunStatus::Interrupted, None),
+            RunEnd::Done => (RunStatus::Done, None),
+            RunEnd::Failed { error } => (RunStatus::Failed, Some(error)),
+            RunEnd::Interrupted => (RunStatus::Interrupted, None),
         };
         let changed = sqlx::query("update run set status = ?, error = ?, ended_at_ms = ? where run_id = ?")
             .bind(status.name())
             .bind(error)
-            .bind(self.end.is_some().then(now_ms))
+            .bind(now_ms())
             .bind(self.run.0)
             .execute(conn)
             .await?;
-        if changed.rows_affected() == 0 {
-            return Err(StoreError::NotFound { what: "run", id: self.run.to_string() });
-        }
-        Ok(())
+        require_row(changed.rows_affected(), self.run)
     }
+}
+
+struct Resume {
+    run: RunId,
+    config_toml: Option<String>,
+}
+
+impl Write for Resume {
+    type Output = ();
+
+    async fn apply(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+        let changed = sqlx::query(
+            "update run
+             set status = 'running', error = null, ended_at_ms = null, config_toml = coalesce(?, config_toml),
+                 config_sha256 = coalesce(?, config_sha256)
+             where run_id = ?",
+        )
+        .bind(&self.config_toml)
+        .bind(self.config_toml.as_ref().map(|text| sha256(text.as_bytes())))
+        .bind(self.run.0)
+        .execute(conn)
+        .await?;
+        require_row(changed.rows_affected(), self.run)
+    }
+}
+
+fn require_row(rows: u64, run: RunId) -> Result<(), StoreError> {
+    if rows == 0 { Err(StoreError::NotFound { what: "run", id: run.to_string() }) } else { Ok(()) }
 }

@@ -5,9 +5,10 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::codec::{Cells, Named, int, now_ms, serialize_name};
 use super::metric::{self, Metric};
+use super::step_slot::{self, NewSlot};
 use super::writer::Write;
 use super::{Reader, Store, StoreError};
-use crate::types::{RunId, StepId, WeightVersion};
+use crate::types::{RoundId, RunId, StepId, WeightVersion};
 
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,16 +38,18 @@ impl StepStatus {
 }
 
 /// A step that begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewStep {
     /// The run.
     pub run: RunId,
     /// Its number, from 1.
     pub step: StepId,
-    /// Trees planned; their slots are `0..problem_count`.
-    pub problem_count: u32,
+    /// The round it belongs to.
+    pub round: RoundId,
     /// The weights that search with.
     pub search_weight_version: WeightVersion,
+    /// The trees planned.
+    pub slots: Vec<NewSlot>,
 }
 
 /// What a step came to. Numbers that were not finite are stored as null.
@@ -99,6 +102,8 @@ pub struct StepRow {
     pub run_id: RunId,
     /// Its number, from 1.
     pub step_id: StepId,
+    /// The round it belongs to.
+    pub round_id: RoundId,
     /// Where it stands.
     #[serde(serialize_with = "serialize_name")]
     pub status: StepStatus,
@@ -114,24 +119,23 @@ pub struct StepRow {
     pub ended_at_ms: Option<i64>,
 }
 
-pub(super) const LATEST_STEP: &str = "
-    select run_id, step_id, status, problem_count, search_weight_version, produced_weight_version, update_skip_reason,
+pub(super) const STEPS: &str = "
+    select run_id, step_id, round_id, status, problem_count, search_weight_version, produced_weight_version, update_skip_reason,
            search_ms, train_ms, export_ms, reload_ms, generated_tokens, trained_tokens, packed_tokens,
            skipped_group_count, mean_reward, loss, grad_norm, clip_frac, ratio_mean, ratio_p99, ratio_outside_frac,
            ratio_nan_count, entropy_nats, created_at_ms, ended_at_ms
     from step
-    where run_id = ?
-    order by step_id desc
-    limit 1";
+    where run_id = ? and status = ?
+    order by step_id";
 
 impl Store {
-    /// Begins a step, or takes up again one that was cut off; says which (`true`: taken up again, some of its trees may
-    /// be recorded already).
+    /// Begins a step with its plan. One that was cut off is not begun again but goes on from its recorded plan
+    /// ([`Reader::step_slots`]).
     ///
     /// # Errors
-    /// The step is over, or was begun with another plan ([`StoreError::Conflict`]); there is no such run or weight
-    /// version; the database cannot be written.
-    pub async fn begin_step(&self, step: NewStep) -> Result<bool, StoreError> {
+    /// The step was begun before ([`StoreError::Conflict`], or [`StoreError::StepOver`] if it is over too); there is no
+    /// such run, weight version or problem; two slots are the same; the database cannot be written.
+    pub async fn begin_step(&self, step: NewStep) -> Result<(), StoreError> {
         self.write(step).await
     }
 
@@ -151,12 +155,24 @@ impl Store {
 }
 
 impl Reader {
-    /// The last step of a run: where a resume goes on.
+    /// The steps of a run that were begun and are not over, oldest first: where a resume goes on.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub async fn latest_step(&self, run: RunId) -> Result<Option<StepRow>, StoreError> {
-        self.optional(sqlx::query(LATEST_STEP).bind(run.0), step_row).await
+    pub async fn unfinished_steps(&self, run: RunId) -> Result<Vec<StepRow>, StoreError> {
+        self.steps_in(run, StepStatus::Running).await
+    }
+
+    /// The steps of a run that are over, oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn done_steps(&self, run: RunId) -> Result<Vec<StepRow>, StoreError> {
+        self.steps_in(run, StepStatus::Done).await
+    }
+
+    async fn steps_in(&self, run: RunId, status: StepStatus) -> Result<Vec<StepRow>, StoreError> {
+        self.all(sqlx::query(STEPS).bind(run.0).bind(status.name()), step_row).await
     }
 }
 
@@ -165,6 +181,7 @@ fn step_row(row: &Cells<'_>) -> Result<StepRow, StoreError> {
     Ok(StepRow {
         run_id: RunId(row.get("run_id")?),
         step_id: StepId(row.get("step_id")?),
+        round_id: RoundId(row.get("round_id")?),
         status,
         problem_count: row.int("problem_count")?,
         search_weight_version: WeightVersion(row.int("search_weight_version")?),
@@ -202,43 +219,33 @@ fn step_end(row: &Cells<'_>) -> Result<StepEnd, StoreError> {
 }
 
 impl Write for NewStep {
-    type Output = bool;
+    type Output = ();
 
-    async fn apply(&self, conn: &mut SqliteConnection) -> Result<bool, StoreError> {
-        let begun: Option<(String, i64, i64)> = sqlx::query_as(
-            "select status, problem_count, search_weight_version from step where run_id = ? and step_id = ?",
-        )
-        .bind(self.run.0)
-        .bind(self.step.0)
-        .fetch_optional(&mut *conn)
-        .await?;
-        let given = (i64::from(self.problem_count), int(self.search_weight_version.0));
-        if let Some((status, problem_count, weight_version)) = begun {
-            if status != StepStatus::Running.name() {
-                return Err(StoreError::StepOver { run: self.run, step: self.step });
-            }
-            if (problem_count, weight_version) != given {
-                let plan = |(problems, version)| format!("{problems} problems searched with weight version {version}");
+    async fn apply(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+        match status(conn, self.run, self.step).await?.as_deref() {
+            None => {}
+            Some("running") => {
                 return Err(StoreError::Conflict {
                     what: format!("step `{}` of run `{}`", self.step, self.run),
-                    stored: plan((problem_count, weight_version)),
-                    given: plan(given),
+                    stored: StepStatus::Running.name().to_owned(),
+                    given: "new".to_owned(),
                 });
             }
-            return Ok(true);
+            Some(_) => return Err(StoreError::StepOver { run: self.run, step: self.step }),
         }
         sqlx::query(
-            "insert into step (run_id, step_id, status, problem_count, search_weight_version, created_at_ms)
-             values (?, ?, 'running', ?, ?, ?)",
+            "insert into step (run_id, step_id, round_id, status, problem_count, search_weight_version, created_at_ms)
+             values (?, ?, ?, 'running', ?, ?, ?)",
         )
         .bind(self.run.0)
         .bind(self.step.0)
-        .bind(self.problem_count)
+        .bind(self.round.0)
+        .bind(int(self.slots.len() as u64))
         .bind(int(self.search_weight_version.0))
         .bind(now_ms())
-        .execute(conn)
+        .execute(&mut *conn)
         .await?;
-        Ok(false)
+        step_slot::insert(conn, self.run, self.step, &self.slots).await
     }
 }
 
@@ -295,14 +302,18 @@ impl Write for FinishStep {
 
 /// Refuses rows of a step that was not begun or is over.
 pub(super) async fn require_running(conn: &mut SqliteConnection, run: RunId, step: StepId) -> Result<(), StoreError> {
-    let status: Option<String> = sqlx::query_scalar("select status from step where run_id = ? and step_id = ?")
-        .bind(run.0)
-        .bind(step.0)
-        .fetch_optional(conn)
-        .await?;
-    match status.as_deref() {
+    match status(conn, run, step).await?.as_deref() {
         Some("running") => Ok(()),
         Some(_) => Err(StoreError::StepOver { run, step }),
         None => Err(StoreError::NotFound { what: "step", id: format!("{step} of run {run}") }),
     }
+}
+
+async fn status(conn: &mut SqliteConnection, run: RunId, step: StepId) -> Result<Option<String>, StoreError> {
+    let status = sqlx::query_scalar("select status from step where run_id = ? and step_id = ?")
+        .bind(run.0)
+        .bind(step.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(status)
 }

@@ -11,7 +11,8 @@ use super::writer::Write;
 use super::{Store, StoreError};
 use crate::config::Rules;
 use crate::types::{
-    FinishReason, NodeId, ProblemId, Provenance, RunId, StepId, TokenId, TreeId, Verdict, WeightVersion,
+    Defect, FinishReason, NodeId, ProblemId, Provenance, RunId, SolutionId, StepId, TokenId, TreeId, TreeKind, Verdict,
+    WeightVersion,
 };
 
 /// How a tree ended.
@@ -54,6 +55,8 @@ pub struct NewTree {
     pub slot: u32,
     /// The problem.
     pub problem: ProblemId,
+    /// How its trajectories came about.
+    pub kind: TreeKind,
     /// Rule set of the search.
     pub rules: Rules,
     /// lambda of UCT.
@@ -177,6 +180,10 @@ pub struct TrajectoryRow {
     /// Where it came from.
     #[serde(serialize_with = "serialize_name")]
     pub provenance: Provenance,
+    /// What makes its text unfit for training.
+    pub defect: Option<Defect>,
+    /// The kept solution that it is; `None` if it was sampled in this tree.
+    pub solution: Option<SolutionId>,
 }
 
 impl Store {
@@ -236,7 +243,7 @@ fn check(nodes: &[NodeRow], trajectories: &[TrajectoryRow]) -> Result<(), StoreE
 
 /// Rows per insert statement. Each statement is a round trip to the connection's thread, which costs more than a row: with
 /// 1 row per statement 43 trees/s, with 64 rows 263 (medians of 5 and 10 runs of the throughput test on 2 busy cores).
-const ROWS_PER_INSERT: usize = 64;
+pub(super) const ROWS_PER_INSERT: usize = 64;
 
 struct RecordTree {
     tree: NewTree,
@@ -254,23 +261,41 @@ impl Write for RecordTree {
         insert_nodes(conn, id, &self.nodes).await?;
         insert_contents(conn, id, &self.nodes).await?;
         insert_trajectories(conn, id, &self.trajectories).await?;
-        solution::insert(conn, (self.tree.run, self.tree.problem, id), &self.solutions).await?;
+        solution::insert(conn, self.tree.run, self.tree.problem, Some(id), &self.solutions).await?;
         Ok(id)
     }
 }
 
 impl RecordTree {
-    /// Tokens of the nodes on any trajectory, each node once.
-    fn trajectory_tokens(&self) -> u64 {
+    /// Which nodes are on a trajectory that `is_meant`.
+    fn on_paths(&self, is_meant: impl Fn(&TrajectoryRow) -> bool) -> Vec<bool> {
         let mut on_path = vec![false; self.nodes.len()];
-        for id in self.trajectories.iter().flat_map(|trajectory| &trajectory.path) {
+        for id in self.trajectories.iter().filter(|row| is_meant(row)).flat_map(|row| &row.path) {
             if let Some(mark) = on_path.get_mut(id.index()) {
                 *mark = true;
             }
         }
+        on_path
+    }
+
+    /// The nodes that were sampled in this tree: all but those that only a kept solution brought.
+    fn sampled_nodes(&self) -> impl Iterator<Item = &NodeRow> {
+        let cached = self.on_paths(|row| row.provenance == Provenance::Cached);
+        let sampled = self.on_paths(|row| row.provenance != Provenance::Cached);
+        let nodes = self.nodes.iter().zip(cached.into_iter().zip(sampled));
+        nodes.filter(|(_, (cached, sampled))| *sampled || !cached).map(|(node, _)| node)
+    }
+
+    /// The weights that sampled the tree's own nodes. Those of a kept solution may be older, or none of this run.
+    fn sampled_versions(&self) -> Vec<WeightVersion> {
+        self.sampled_nodes().filter_map(|node| node.weight_version).collect()
+    }
+
+    /// Tokens of the nodes on any trajectory, each node once.
+    fn trajectory_tokens(&self) -> u64 {
         self.nodes
             .iter()
-            .zip(on_path)
+            .zip(self.on_paths(|_| true))
             .filter(|(_, on_path)| *on_path)
             .map(|(node, _)| u64::from(node.token_count))
             .sum()
@@ -278,23 +303,25 @@ impl RecordTree {
 
     async fn insert_tree(&self, conn: &mut SqliteConnection) -> Result<TreeId, StoreError> {
         let tree = &self.tree;
-        let is_solved = self.nodes.iter().any(|node| node.verdict == Some(Verdict::Correct));
-        let versions = || self.nodes.iter().filter_map(|node| node.weight_version);
+        // A kept solution is no merit of the policy.
+        let is_solved = self.sampled_nodes().any(|node| node.verdict == Some(Verdict::Correct));
+        let versions = self.sampled_versions();
         let error = match &tree.status {
             TreeStatus::Failed { error } => Some(error),
             _ => None,
         };
         let inserted = sqlx::query_scalar(
-            "insert into tree (run_id, step_id, slot, problem_id, rules, uct_lambda, status, error, seed,
+            "insert into tree (run_id, step_id, slot, problem_id, kind, rules, uct_lambda, status, error, seed,
                                expansion_count, generated_tokens, node_count, trajectory_tokens, is_solved, wall_ms,
                                weight_version_min, weight_version_max, created_at_ms)
-             values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              returning tree_id",
         )
         .bind(tree.run.0)
         .bind(tree.step.0)
         .bind(tree.slot)
         .bind(tree.problem.0)
+        .bind(tree.kind.name())
         .bind(tree.rules.name())
         .bind(tree.uct_lambda)
         .bind(tree.status.as_str())
@@ -306,8 +333,8 @@ impl RecordTree {
         .bind(int(self.trajectory_tokens()))
         .bind(is_solved)
         .bind(int(tree.wall_ms))
-        .bind(versions().min().map(|version| int(version.0)))
-        .bind(versions().max().map(|version| int(version.0)))
+        .bind(versions.iter().min().map(|version| int(version.0)))
+        .bind(versions.iter().max().map(|version| int(version.0)))
         .bind(now_ms())
         .fetch_one(conn)
         .await
@@ -381,7 +408,7 @@ async fn insert_trajectories(
     for rows in numbered.chunks(ROWS_PER_INSERT) {
         QueryBuilder::new(
             "insert into trajectory (tree_id, ordinal, leaf_node_id, verdict, reward, entropy_nats, response_tokens,
-                                     provenance) ",
+                                     provenance, defect, solution_id) ",
         )
         .push_values(rows, |mut row, (ordinal, trajectory)| {
             row.push_bind(tree.0)
@@ -391,7 +418,9 @@ async fn insert_trajectories(
                 .push_bind(trajectory.reward)
                 .push_bind(trajectory.entropy_nats)
                 .push_bind(trajectory.response_tokens)
-                .push_bind(trajectory.provenance.name());
+                .push_bind(trajectory.provenance.name())
+                .push_bind(trajectory.defect.map(Named::name))
+                .push_bind(trajectory.solution.map(|solution| solution.0));
         })
         .build()
         .execute(&mut *conn)

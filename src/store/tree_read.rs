@@ -1,12 +1,12 @@
-//! Reading trees back: for a resume, which must not search them again, and for people.
+//! Reading trees back, for people. What a resume needs is in `recorded`.
 
 use serde::Serialize;
 
-use super::codec::{Cells, logprobs_from_blob, tokens_from_blob};
+use super::codec::{Cells, logprobs_from_blob, serialize_name, tokens_from_blob};
 use super::tree::{NodeContent, NodeRow, Selection, TrajectoryRow, TreeStatus};
 use super::{Reader, StoreError};
 use crate::config::Rules;
-use crate::types::{NodeId, ProblemId, RunId, StepId, TreeId, Verdict, WeightVersion};
+use crate::types::{NodeId, ProblemId, RoundId, RunId, SolutionId, StepId, TreeId, TreeKind, Verdict, WeightVersion};
 
 /// Which trees to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,15 @@ pub struct TreeRow {
     pub tree_id: TreeId,
     /// The run.
     pub run_id: RunId,
+    /// The round.
+    pub round_id: RoundId,
     /// The step.
     pub step_id: StepId,
     /// Place in the step's batch.
     pub slot: u32,
+    /// How its trajectories came about.
+    #[serde(serialize_with = "serialize_name")]
+    pub kind: TreeKind,
     /// The problem.
     pub problem_id: ProblemId,
     /// The problem's `id` in its own file.
@@ -78,21 +83,10 @@ pub struct TreeRow {
     pub created_at_ms: i64,
 }
 
-/// A tree that a resumed step need not search again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct RecordedSlot {
-    /// Place in the step's batch.
-    pub slot: u32,
-    /// The tree.
-    pub tree_id: TreeId,
-}
-
-pub(super) const RECORDED_SLOTS: &str = "select slot, tree_id from tree where run_id = ? and step_id = ? order by slot";
-
 // Bounds instead of `?2 is null or step_id = ?2`, so that the index on (run_id, step_id, slot) is used.
 pub(super) const TREES: &str = "
-    select tree_id, run_id, step_id, slot, problem_id, problem_name, rules, uct_lambda, status, error, seed,
-           expansion_count, generated_tokens, node_count, trajectory_tokens, trajectory_count, is_solved, wall_ms,
+    select tree_id, run_id, round_id, step_id, slot, kind, problem_id, problem_name, rules, uct_lambda, status, error,
+           seed, expansion_count, generated_tokens, node_count, trajectory_tokens, trajectory_count, is_solved, wall_ms,
            weight_version_min, weight_version_max, created_at_ms
     from tree_summary t
     where run_id = ?1
@@ -104,8 +98,8 @@ pub(super) const TREES: &str = "
     limit ?7";
 
 pub(super) const TREE: &str = "
-    select tree_id, run_id, step_id, slot, problem_id, problem_name, rules, uct_lambda, status, error, seed,
-           expansion_count, generated_tokens, node_count, trajectory_tokens, trajectory_count, is_solved, wall_ms,
+    select tree_id, run_id, round_id, step_id, slot, kind, problem_id, problem_name, rules, uct_lambda, status, error,
+           seed, expansion_count, generated_tokens, node_count, trajectory_tokens, trajectory_count, is_solved, wall_ms,
            weight_version_min, weight_version_max, created_at_ms
     from tree_summary t
     where tree_id = ?";
@@ -120,7 +114,7 @@ pub(super) const NODES: &str = "
     order by n.node_id";
 
 pub(super) const TRAJECTORIES: &str = "
-    select j.verdict, j.reward, j.entropy_nats, j.response_tokens, j.provenance
+    select j.verdict, j.reward, j.entropy_nats, j.response_tokens, j.provenance, j.defect, j.solution_id
     from trajectory j
     where j.tree_id = ?
     order by j.ordinal";
@@ -129,17 +123,6 @@ pub(super) const TRAJECTORY_NODES: &str =
     "select ordinal, node_id from trajectory_node where tree_id = ? order by ordinal, depth";
 
 impl Reader {
-    /// The trees of a step that are recorded, by slot.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub async fn recorded_slots(&self, run: RunId, step: StepId) -> Result<Vec<RecordedSlot>, StoreError> {
-        self.all(sqlx::query(RECORDED_SLOTS).bind(run.0).bind(step.0), |row| {
-            Ok(RecordedSlot { slot: row.int("slot")?, tree_id: TreeId(row.get("tree_id")?) })
-        })
-        .await
-    }
-
     /// Trees, newest first.
     ///
     /// # Errors
@@ -192,26 +175,32 @@ impl Reader {
     }
 }
 
-fn tree_row(row: &Cells<'_>) -> Result<TreeRow, StoreError> {
+/// The status of a tree with its error, from columns `status` and `error`.
+pub(super) fn tree_status(row: &Cells<'_>) -> Result<TreeStatus, StoreError> {
     let status: String = row.get("status")?;
     let error: Option<String> = row.get("error")?;
-    let status = match status.as_str() {
-        "complete" => TreeStatus::Complete,
-        "exhausted" => TreeStatus::Exhausted,
-        "budget" => TreeStatus::Budget,
-        "failed" => TreeStatus::Failed { error: error.unwrap_or_default() },
-        _ => return Err(StoreError::Value { column: "status", value: status }),
-    };
+    match status.as_str() {
+        "complete" => Ok(TreeStatus::Complete),
+        "exhausted" => Ok(TreeStatus::Exhausted),
+        "budget" => Ok(TreeStatus::Budget),
+        "failed" => Ok(TreeStatus::Failed { error: error.unwrap_or_default() }),
+        _ => Err(StoreError::Value { column: "status", value: status }),
+    }
+}
+
+fn tree_row(row: &Cells<'_>) -> Result<TreeRow, StoreError> {
     Ok(TreeRow {
         tree_id: TreeId(row.get("tree_id")?),
         run_id: RunId(row.get("run_id")?),
+        round_id: RoundId(row.get("round_id")?),
         step_id: StepId(row.get("step_id")?),
         slot: row.int("slot")?,
+        kind: row.name("kind")?,
         problem_id: ProblemId(row.get("problem_id")?),
         problem_name: row.get("problem_name")?,
         rules: row.name("rules")?,
         uct_lambda: row.get("uct_lambda")?,
-        status,
+        status: tree_status(row)?,
         seed: row.seed("seed")?,
         expansion_count: row.int("expansion_count")?,
         generated_tokens: row.int("generated_tokens")?,
@@ -265,5 +254,7 @@ fn trajectory_row(row: &Cells<'_>) -> Result<TrajectoryRow, StoreError> {
         entropy_nats: row.get("entropy_nats")?,
         response_tokens: row.int("response_tokens")?,
         provenance: row.name("provenance")?,
+        defect: row.name_option("defect")?,
+        solution: row.get::<Option<i64>>("solution_id")?.map(SolutionId),
     })
 }

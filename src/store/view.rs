@@ -1,10 +1,10 @@
-//! The views of `migrations/0004_views.sql` as rows. The questions are asked there and only there.
+//! The views about trees, steps and weights as rows. The questions are asked in `migrations/` and only there.
 
 use serde::Serialize;
 
 use super::codec::{Cells, serialize_name};
 use super::{Reader, StepStatus, StoreError};
-use crate::types::{ProblemId, RunId, StepId, TreeId, Verdict, WeightVersion};
+use crate::types::{ProblemId, RoundId, RunId, StepId, TreeId, Verdict, WeightVersion};
 
 /// A row of `solved_per_step`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,6 +26,8 @@ pub struct StepSummary {
     pub run_id: RunId,
     /// The step.
     pub step_id: StepId,
+    /// The round.
+    pub round_id: RoundId,
     /// Where it stands.
     #[serde(serialize_with = "serialize_name")]
     pub status: StepStatus,
@@ -41,6 +43,8 @@ pub struct StepSummary {
     pub exhausted_count: u64,
     /// Trees that could not go on.
     pub failed_count: u64,
+    /// Trees that were spared their search by kept solutions.
+    pub replay_count: u64,
     /// Mean reward of the trajectories.
     pub mean_reward: Option<f64>,
     /// Loss.
@@ -177,8 +181,8 @@ pub(super) const SOLVED_PER_STEP: &str =
     "select step_id, tree_count, solved_count, solved_frac from solved_per_step where run_id = ? order by step_id";
 
 pub(super) const STEP_SUMMARY: &str = "
-    select run_id, step_id, status, problem_count, tree_count, solved_count, solved_frac, exhausted_count, failed_count,
-           mean_reward, loss, grad_norm, clip_frac, ratio_mean, ratio_p99, ratio_outside_frac, ratio_nan_count,
+    select run_id, step_id, round_id, status, problem_count, tree_count, solved_count, solved_frac, exhausted_count,
+           failed_count, replay_count, mean_reward, loss, grad_norm, clip_frac, ratio_mean, ratio_p99, ratio_outside_frac, ratio_nan_count,
            entropy_nats, search_weight_version, produced_weight_version, update_skip_reason, skipped_group_count,
            generated_tokens, trained_tokens, packed_tokens, search_ms, train_ms, export_ms, reload_ms,
            generated_tokens_per_s, created_at_ms, ended_at_ms
@@ -324,6 +328,7 @@ fn step_summary(row: &Cells<'_>) -> Result<StepSummary, StoreError> {
     Ok(StepSummary {
         run_id: RunId(row.get("run_id")?),
         step_id: StepId(row.get("step_id")?),
+        round_id: RoundId(row.get("round_id")?),
         status: row.name("status")?,
         problem_count: row.int("problem_count")?,
         tree_count: row.int("tree_count")?,
@@ -331,6 +336,7 @@ fn step_summary(row: &Cells<'_>) -> Result<StepSummary, StoreError> {
         solved_frac: row.get("solved_frac")?,
         exhausted_count: row.int("exhausted_count")?,
         failed_count: row.int("failed_count")?,
+        replay_count: row.int("replay_count")?,
         mean_reward: row.get("mean_reward")?,
         loss: row.get("loss")?,
         grad_norm: row.get("grad_norm")?,

@@ -23,6 +23,9 @@ pub struct NewWeightVersion {
     pub path: String,
     /// Size of the weights in bytes.
     pub size_bytes: u64,
+    /// They may differ from the ones recorded under this number: an update that was repeated after a resume, on a device
+    /// that does not repeat itself to the bit.
+    pub may_differ: bool,
 }
 
 /// What was found once every replica held the weights.
@@ -63,16 +66,15 @@ pub struct WeightVersionRow {
     pub canary_max_abs_nats: Option<f64>,
 }
 
-pub(super) const LATEST_WEIGHT_VERSION: &str = "
+pub(super) const WEIGHT_VERSION: &str = "
     select run_id, weight_version, step_id, digest, path, size_bytes, created_at_ms, confirmed_at_ms, reload_ms,
            canary_mean_abs_nats, canary_max_abs_nats
     from weight_version
-    where run_id = ?
-    order by weight_version desc
-    limit 1";
+    where run_id = ? and weight_version = ?";
 
 impl Store {
-    /// Records exported weights, before a server is asked to load them. The same weights may be recorded again.
+    /// Records exported weights, before a server is asked to load them. The same weights may be recorded again, in another
+    /// folder too; other weights take the place of the recorded ones only if they may differ, and are unconfirmed then.
     ///
     /// # Errors
     /// The version is recorded with another digest ([`StoreError::Conflict`]), there is no such run or step, or the
@@ -97,12 +99,16 @@ impl Store {
 }
 
 impl Reader {
-    /// The newest weights of a run: what the server must hold after a resume, confirmed or not.
+    /// One set of weights of a run, confirmed or not.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub async fn latest_weight_version(&self, run: RunId) -> Result<Option<WeightVersionRow>, StoreError> {
-        self.optional(sqlx::query(LATEST_WEIGHT_VERSION).bind(run.0), weight_row).await
+    pub async fn weight_version(
+        &self,
+        run: RunId,
+        version: WeightVersion,
+    ) -> Result<Option<WeightVersionRow>, StoreError> {
+        self.optional(sqlx::query(WEIGHT_VERSION).bind(run.0).bind(int(version.0)), weight_row).await
     }
 }
 
@@ -133,7 +139,8 @@ impl Write for NewWeightVersion {
                 .fetch_optional(&mut *conn)
                 .await?;
         match recorded {
-            Some(digest) if digest == self.digest => return Ok(()),
+            Some(digest) if digest == self.digest => return self.move_to_path(conn).await,
+            Some(_) if self.may_differ => return self.replace(conn).await,
             Some(digest) => {
                 return Err(StoreError::Conflict {
                     what: format!("the digest of weight version `{}` of run `{}`", self.version, self.run),
@@ -154,6 +161,37 @@ impl Write for NewWeightVersion {
         .bind(&self.path)
         .bind(int(self.size_bytes))
         .bind(now_ms())
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}
+
+impl NewWeightVersion {
+    /// The recorded weights, wherever they lie now.
+    async fn move_to_path(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+        sqlx::query("update weight_version set path = ? where run_id = ? and weight_version = ?")
+            .bind(&self.path)
+            .bind(self.run.0)
+            .bind(int(self.version.0))
+            .execute(conn)
+            .await?;
+        Ok(())
+    }
+
+    async fn replace(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+        sqlx::query(
+            "update weight_version
+             set digest = ?, path = ?, size_bytes = ?, created_at_ms = ?, confirmed_at_ms = null, reload_ms = null,
+                 canary_mean_abs_nats = null, canary_max_abs_nats = null
+             where run_id = ? and weight_version = ?",
+        )
+        .bind(&self.digest)
+        .bind(&self.path)
+        .bind(int(self.size_bytes))
+        .bind(now_ms())
+        .bind(self.run.0)
+        .bind(int(self.version.0))
         .execute(conn)
         .await?;
         Ok(())

@@ -93,7 +93,8 @@ pub(super) async fn serve(mut conn: SqliteConnection, mut queue: mpsc::Receiver<
         commit(&mut conn, &mut group).await;
         group.into_iter().for_each(Job::acknowledge);
     }
-    conn.execute("pragma optimize").await?;
+    // Statistics for later plans: on a full disk there is no room for them, and nothing is lost.
+    let _ = conn.execute("pragma optimize").await;
     conn.execute("pragma wal_checkpoint(truncate)").await?;
     conn.close().await?;
     Ok(())

@@ -1,3 +1,20 @@
+CREATE VIEW bad_outputs as
+select
+    j.run_id,
+    j.step_id,
+    j.tree_id,
+    j.ordinal,
+    j.defect,
+    j.verdict,
+    j.problem_id,
+    p.name   as problem_name,
+    p.text   as problem,
+    j.response,
+    j.response_tokens
+from trajectory_text j
+join problem p on p.problem_id = j.problem_id
+where j.defect is not null;
+
 CREATE VIEW best_path as
 select j.*
 from trajectory_text j
@@ -27,6 +44,81 @@ from trajectory_text j
 join problem p on p.problem_id = j.problem_id
 where j.verdict = 'incorrect' and j.entropy_nats is not null
 order by j.entropy_nats;
+
+CREATE TABLE evaluation (
+    run_id           integer not null,
+    step_id          integer not null,
+    weight_version   integer not null,
+    problem_count    integer not null,
+    -- Rollouts per problem.
+    sample_count     integer not null,
+    correct_count    integer not null,
+    no_answer_count  integer not null,
+    -- Problems that the engine refused; they count as not solved.
+    refused_count    integer not null default 0,
+    generated_tokens integer not null,
+    wall_ms          integer not null,
+    -- Mean over the problems of the share of correct rollouts, and the share of problems with one at least; null without
+    -- problems.
+    pass_at_1        real,
+    pass_at_k        real,
+    created_at_ms    integer not null,
+
+    primary key (run_id, step_id),
+    constraint evaluation_run foreign key (run_id) references run (run_id),
+    constraint evaluation_weight_version
+        foreign key (run_id, weight_version) references weight_version (run_id, weight_version),
+    constraint evaluation_step_not_negative check (step_id >= 0),
+    constraint evaluation_refused_among_problems check (refused_count between 0 and problem_count),
+    constraint evaluation_pass_at_1_in_range check (pass_at_1 between 0 and 1),
+    constraint evaluation_pass_at_k_in_range check (pass_at_k between 0 and 1)
+) strict, without rowid;
+
+CREATE TABLE evaluation_problem (
+    run_id        integer not null,
+    step_id       integer not null,
+    problem_id    integer not null,
+    correct_count integer not null,
+
+    primary key (run_id, step_id, problem_id),
+    constraint evaluation_problem_evaluation foreign key (run_id, step_id) references evaluation (run_id, step_id),
+    constraint evaluation_problem_problem foreign key (problem_id) references problem (problem_id)
+) strict, without rowid;
+
+CREATE VIEW learning_curve as
+select
+    e.run_id,
+    r.name,
+    r.algorithm,
+    e.step_id,
+    e.weight_version,
+    e.problem_count,
+    e.sample_count,
+    e.refused_count,
+    e.pass_at_1,
+    e.pass_at_k,
+    coalesce((
+        select sum(s.generated_tokens) from step s where s.run_id = e.run_id and s.step_id <= e.step_id
+    ), 0) + coalesce((
+        select sum(p.generated_tokens)
+        from round o
+        join round_problem p on p.run_id = o.run_id and p.round_id = o.round_id
+        where o.run_id = e.run_id and o.first_step_id <= e.step_id
+    ), 0) as generated_tokens,
+    coalesce((
+        select sum(s.trained_tokens) from step s where s.run_id = e.run_id and s.step_id <= e.step_id
+    ), 0) as trained_tokens,
+    coalesce((
+        select sum(s.search_ms) from step s where s.run_id = e.run_id and s.step_id <= e.step_id
+    ), 0) / 1000.0 as search_s,
+    coalesce((
+        select sum(s.train_ms) from step s where s.run_id = e.run_id and s.step_id <= e.step_id
+    ), 0) / 1000.0 as train_s,
+    coalesce((
+        select sum(w.value) from metric w where w.run_id = e.run_id and w.name = 'wall_s' and w.step_id <= e.step_id
+    ), 0.0) as wall_s
+from evaluation e
+join run r on r.run_id = e.run_id;
 
 CREATE TABLE metric (
     run_id        integer not null,
@@ -111,6 +203,179 @@ CREATE TABLE problem (
 
 CREATE INDEX problem_by_name on problem (name);
 
+CREATE VIEW replay_use as
+with by_step as (
+    select
+        s.run_id,
+        s.step_id,
+        s.round_id,
+        (select count(*) from step_slot l where l.run_id = s.run_id and l.step_id = s.step_id) as slot_count,
+        (
+            select count(*)
+            from tree t
+            where t.run_id = s.run_id and t.step_id = s.step_id and t.kind = 'replay'
+        ) as replay_count,
+        (
+            select count(*)
+            from tree t
+            join trajectory j on j.tree_id = t.tree_id
+            where t.run_id = s.run_id and t.step_id = s.step_id and t.kind = 'replay' and j.provenance = 'cached'
+        ) as cached_count,
+        (
+            select coalesce(sum(t.generated_tokens), 0)
+            from tree t
+            where t.run_id = s.run_id and t.step_id = s.step_id and t.kind = 'replay'
+        ) as replay_tokens,
+        (
+            select avg(t.generated_tokens)
+            from tree t
+            where t.run_id = s.run_id and t.step_id < s.step_id and t.kind = 'search' and t.status <> 'failed'
+        ) as search_tokens_mean
+    from step s
+)
+select
+    run_id,
+    step_id,
+    round_id,
+    slot_count,
+    replay_count,
+    cached_count,
+    replay_tokens,
+    search_tokens_mean,
+    search_tokens_mean * replay_count - replay_tokens as saved_tokens
+from by_step;
+
+CREATE TABLE round (
+    run_id          integer not null,
+    round_id        integer not null,
+    status          text    not null,
+    -- The policy that is filtered with.
+    weight_version  integer not null,
+    first_step_id   integer not null,
+    last_step_id    integer not null,
+    candidate_count integer not null,
+    created_at_ms   integer not null,
+    -- When every problem was decided; null while filtering.
+    filtered_at_ms  integer,
+    ended_at_ms     integer,
+
+    primary key (run_id, round_id),
+    constraint round_run foreign key (run_id) references run (run_id),
+    constraint round_weight_version
+        foreign key (run_id, weight_version) references weight_version (run_id, weight_version),
+    constraint round_status_known check (status in ('filtering', 'training', 'done')),
+    constraint round_counts_from_1 check (round_id >= 1),
+    constraint round_steps_ordered check (first_step_id >= 1 and last_step_id >= first_step_id - 1),
+    constraint round_filtered_unless_filtering check ((status = 'filtering') = (filtered_at_ms is null)),
+    constraint round_ended_iff_done check ((status = 'done') = (ended_at_ms is not null))
+) strict, without rowid;
+
+CREATE TABLE round_problem (
+    run_id           integer not null,
+    round_id         integer not null,
+    problem_id       integer not null,
+    -- Place among the candidates, from 0.
+    ordinal          integer not null,
+    -- Null until measured; 0 samples where the round has no filter.
+    sample_count     integer,
+    correct_count    integer,
+    error_count      integer,
+    generated_tokens integer,
+    -- Whether the round trains on it, and why: `hard`, the pass rate is within the limit; `easy`, it is above; `all`, the
+    -- round has no filter; `undecided`, no rollout had a verdict, and the problem is left out.
+    is_hard          integer,
+    reason           text,
+    -- Whether the run had a kept solution for it when the filter was over. Null until then.
+    has_solution     integer,
+
+    primary key (run_id, round_id, problem_id),
+    constraint round_problem_round foreign key (run_id, round_id) references round (run_id, round_id),
+    constraint round_problem_problem foreign key (problem_id) references problem (problem_id),
+    constraint round_problem_ordinal_unique unique (run_id, round_id, ordinal),
+    constraint round_problem_reason_known check (reason in ('hard', 'easy', 'all', 'undecided')),
+    constraint round_problem_is_hard_boolean check (is_hard in (0, 1)),
+    constraint round_problem_has_solution_boolean check (has_solution in (0, 1)),
+    constraint round_problem_hard_by_reason check (is_hard is (reason in ('hard', 'all'))),
+    constraint round_problem_measured_together check (
+        (sample_count is null) = (correct_count is null) and (sample_count is null) = (error_count is null)
+        and (sample_count is null) = (generated_tokens is null) and (sample_count is null) = (reason is null)
+    ),
+    constraint round_problem_counts_fit
+        check (correct_count >= 0 and error_count >= 0 and correct_count + error_count <= sample_count)
+) strict, without rowid;
+
+CREATE VIEW round_summary as
+with measured as (
+    select
+        run_id,
+        round_id,
+        sum(sample_count is not null)                                           as measured_count,
+        sum(coalesce(is_hard, 0))                                               as hard_count,
+        sum(coalesce(reason = 'easy', 0))                                       as easy_count,
+        sum(coalesce(reason = 'undecided', 0))                                  as undecided_count,
+        sum(coalesce(is_hard and has_solution, 0))                              as cached_count,
+        sum(coalesce(is_hard and not has_solution, 0))                          as unsolved_count,
+        avg(cast(correct_count as real) / nullif(sample_count - error_count, 0)) as pass_rate_mean,
+        coalesce(sum(generated_tokens), 0)                                      as generated_tokens
+    from round_problem
+    group by run_id, round_id
+),
+grown as (
+    select s.run_id, s.round_id, t.kind, t.problem_id, t.is_solved
+    from step s
+    join tree t on t.run_id = s.run_id and t.step_id = s.step_id
+)
+select
+    r.run_id,
+    r.round_id,
+    r.status,
+    r.weight_version,
+    r.first_step_id,
+    r.last_step_id,
+    r.candidate_count,
+    coalesce(m.measured_count, 0)   as measured_count,
+    coalesce(m.hard_count, 0)       as hard_count,
+    coalesce(m.easy_count, 0)       as easy_count,
+    coalesce(m.undecided_count, 0)  as undecided_count,
+    coalesce(m.cached_count, 0)     as cached_count,
+    coalesce(m.unsolved_count, 0)   as unsolved_count,
+    (
+        select count(distinct g.problem_id)
+        from grown g
+        where g.run_id = r.run_id and g.round_id = r.round_id and g.kind = 'search'
+    ) as searched_count,
+    (
+        select count(distinct g.problem_id)
+        from grown g
+        where g.run_id = r.run_id and g.round_id = r.round_id and g.kind = 'replay'
+    ) as skipped_count,
+    (
+        select count(*)
+        from grown g
+        where g.run_id = r.run_id and g.round_id = r.round_id and g.kind = 'search'
+    ) as search_tree_count,
+    (
+        select count(*)
+        from grown g
+        where g.run_id = r.run_id and g.round_id = r.round_id and g.kind = 'replay'
+    ) as replay_tree_count,
+    (
+        select count(*)
+        from grown g
+        where g.run_id = r.run_id and g.round_id = r.round_id and g.kind = 'rollout'
+    ) as rollout_count,
+    (
+        select count(distinct g.problem_id)
+        from grown g
+        join round_problem p
+            on p.run_id = g.run_id and p.round_id = g.round_id and p.problem_id = g.problem_id and p.is_hard
+        where g.run_id = r.run_id and g.round_id = r.round_id and g.is_solved
+    ) as solved_count,
+    m.pass_rate_mean,
+    coalesce(m.generated_tokens, 0) as generated_tokens
+from round r
+left join measured m on m.run_id = r.run_id and m.round_id = r.round_id;
+
 CREATE TABLE run (
     run_id          integer primary key,
     name            text    not null,
@@ -125,7 +390,8 @@ CREATE TABLE run (
     -- Why it failed, for a person.
     error           text,
     created_at_ms   integer not null,
-    ended_at_ms     integer,
+    ended_at_ms     integer, algorithm text not null default 'deepsearch'
+    constraint run_algorithm_known check (algorithm in ('deepsearch', 'grpo', 'dapo')),
 
     constraint run_status_known check (status in ('running', 'done', 'failed', 'interrupted')),
     constraint run_ended_unless_running check ((status = 'running') = (ended_at_ms is null)),
@@ -133,30 +399,77 @@ CREATE TABLE run (
     constraint run_config_sha256_is_hex check (length(config_sha256) = 64 and config_sha256 not glob '*[^0-9a-f]*')
 ) strict;
 
-CREATE TABLE solution (
+CREATE VIEW run_comparison as
+with spent as (
+    select
+        run_id,
+        sum(status = 'done')                as steps_done,
+        coalesce(sum(generated_tokens), 0)  as generated_tokens,
+        coalesce(sum(trained_tokens), 0)    as trained_tokens,
+        coalesce(sum(search_ms), 0) / 3.6e6 as search_hours,
+        coalesce(sum(train_ms), 0) / 3.6e6  as train_hours
+    from step
+    group by run_id
+)
+select
+    r.run_id,
+    r.algorithm,
+    r.name,
+    r.status,
+    coalesce(s.steps_done, 0) as steps_done,
+    (select e.pass_at_1 from evaluation e where e.run_id = r.run_id order by e.step_id limit 1)      as first_pass_at_1,
+    (select e.pass_at_1 from evaluation e where e.run_id = r.run_id order by e.step_id desc limit 1) as last_pass_at_1,
+    (select max(e.pass_at_1) from evaluation e where e.run_id = r.run_id)                            as best_pass_at_1,
+    (
+        select e.step_id
+        from evaluation e
+        where e.run_id = r.run_id and e.pass_at_1 is not null
+        order by e.pass_at_1 desc, e.step_id
+        limit 1
+    ) as best_step_id,
+    coalesce(s.generated_tokens, 0)
+        + coalesce((select sum(p.generated_tokens) from round_problem p where p.run_id = r.run_id), 0) as generated_tokens,
+    coalesce(s.trained_tokens, 0) as trained_tokens,
+    coalesce(s.search_hours, 0.0) as search_hours,
+    coalesce(s.train_hours, 0.0)  as train_hours
+from run r
+left join spent s on s.run_id = r.run_id;
+
+CREATE TABLE "solution" (
     solution_id    integer primary key,
     problem_id     integer not null,
-    run_id         integer not null,
-    tree_id        integer not null,
-    weight_version integer not null,
+    -- Null if imported; such a solution is every run's.
+    run_id         integer,
+    -- Null if found by a filter, or imported.
+    tree_id        integer,
+    -- The newest weights that sampled any of it; null if imported.
+    weight_version integer,
     provenance     text    not null,
     answer         text    not null,
     text           text    not null,
     tokens         blob    not null,
+    -- NaN where unknown.
     logprobs       blob    not null,
     -- SHA-256 of `tokens`.
     tokens_sha256  text    not null,
     created_at_ms  integer not null,
 
-    constraint solution_unique unique (problem_id, tokens_sha256),
+    constraint solution_run foreign key (run_id) references run (run_id),
     constraint solution_problem foreign key (problem_id) references problem (problem_id),
     constraint solution_tree foreign key (tree_id) references tree (tree_id),
     constraint solution_weight_version
         foreign key (run_id, weight_version) references weight_version (run_id, weight_version),
-    constraint solution_provenance_known check (provenance in ('search', 'rollout', 'cached')),
+    constraint solution_provenance_known check (provenance in ('search', 'rollout', 'imported')),
+    constraint solution_imported_has_no_run check ((provenance = 'imported') = (run_id is null)),
+    constraint solution_weight_version_if_run check ((run_id is null) = (weight_version is null)),
+    constraint solution_tree_only_if_run check (tree_id is null or run_id is not null),
     constraint solution_tokens_whole check (length(tokens) % 4 = 0 and length(tokens) > 0),
     constraint solution_logprob_per_token check (length(logprobs) = length(tokens))
 ) strict;
+
+CREATE INDEX solution_by_problem on solution (problem_id);
+
+CREATE UNIQUE INDEX solution_unique on solution (coalesce(run_id, 0), problem_id, tokens_sha256);
 
 CREATE VIEW solved_per_step as
 select
@@ -200,7 +513,8 @@ CREATE TABLE step (
     skipped_group_count     integer,
     update_skip_reason      text,
     created_at_ms           integer not null,
-    ended_at_ms             integer,
+    ended_at_ms             integer, round_id integer not null default 1
+    constraint step_round_counts_from_1 check (round_id >= 1),
 
     primary key (run_id, step_id),
     constraint step_run foreign key (run_id) references run (run_id),
@@ -217,10 +531,27 @@ CREATE TABLE step (
         check (status = 'running' or (produced_weight_version is null) = (update_skip_reason is not null))
 ) strict, without rowid;
 
+CREATE TABLE step_slot (
+    run_id          integer not null,
+    step_id         integer not null,
+    slot            integer not null,
+    problem_id      integer not null,
+    kind            text    not null,
+    -- Solutions that were kept for the problem when the slot was planned: the first so many are this slot's to use.
+    known_solutions integer not null,
+
+    primary key (run_id, step_id, slot),
+    constraint step_slot_step foreign key (run_id, step_id) references step (run_id, step_id),
+    constraint step_slot_problem foreign key (problem_id) references problem (problem_id),
+    constraint step_slot_kind_known check (kind in ('search', 'rollout', 'replay')),
+    constraint step_slot_not_negative check (slot >= 0 and known_solutions >= 0)
+) strict, without rowid;
+
 CREATE VIEW step_summary as
 select
     s.run_id,
     s.step_id,
+    s.round_id,
     s.status,
     s.problem_count,
     count(t.tree_id)                                               as tree_count,
@@ -228,6 +559,7 @@ select
     cast(sum(t.is_solved) as real) / nullif(count(t.tree_id), 0)   as solved_frac,
     coalesce(sum(t.status = 'exhausted'), 0)                       as exhausted_count,
     coalesce(sum(t.status = 'failed'), 0)                          as failed_count,
+    coalesce(sum(t.kind = 'replay'), 0)                            as replay_count,
     s.mean_reward,
     s.loss,
     s.grad_norm,
@@ -296,7 +628,8 @@ CREATE TABLE trajectory (
     -- Mean -logprob over all sampled tokens of the path.
     entropy_nats    real,
     response_tokens integer not null,
-    provenance      text    not null,
+    provenance      text    not null, defect text
+    constraint trajectory_defect_known check (defect in ('repetition', 'garbled', 'invalid_utf8')), solution_id integer references solution (solution_id),
 
     primary key (tree_id, ordinal),
     constraint trajectory_leaf foreign key (tree_id, leaf_node_id) references node (tree_id, node_id),
@@ -304,6 +637,8 @@ CREATE TABLE trajectory (
     constraint trajectory_verdict_known check (verdict in ('correct', 'incorrect', 'no_answer', 'error')),
     constraint trajectory_provenance_known check (provenance in ('search', 'rollout', 'cached'))
 ) strict, without rowid;
+
+CREATE INDEX trajectory_by_defect on trajectory (defect) where defect is not null;
 
 CREATE INDEX trajectory_incorrect_by_entropy on trajectory (entropy_nats)
     where verdict = 'incorrect' and entropy_nats is not null;
@@ -324,6 +659,7 @@ select
     t.run_id,
     t.step_id,
     t.tree_id,
+    t.kind,
     t.problem_id,
     j.ordinal,
     j.leaf_node_id,
@@ -332,6 +668,8 @@ select
     j.entropy_nats,
     j.response_tokens,
     j.provenance,
+    j.defect,
+    j.solution_id,
     (
         select json_group_array(path.q_total)
         from (
@@ -380,7 +718,8 @@ CREATE TABLE tree (
     -- The weights that sampled its nodes; null where nothing was sampled.
     weight_version_min  integer,
     weight_version_max  integer,
-    created_at_ms       integer not null,
+    created_at_ms       integer not null, kind text not null default 'search'
+    constraint tree_kind_known check (kind in ('search', 'rollout', 'replay')),
 
     constraint tree_slot_unique unique (run_id, step_id, slot),
     constraint tree_step foreign key (run_id, step_id) references step (run_id, step_id),
@@ -402,8 +741,10 @@ CREATE VIEW tree_summary as
 select
     t.tree_id,
     t.run_id,
+    (select s.round_id from step s where s.run_id = t.run_id and s.step_id = t.step_id) as round_id,
     t.step_id,
     t.slot,
+    t.kind,
     t.problem_id,
     p.name as problem_name,
     t.rules,

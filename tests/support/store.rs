@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
-use orchestrator::config::Rules;
+use orchestrator::config::{Algorithm, Rules};
 use orchestrator::store::{
-    Confirmation, Metric, NewProblem, NewRun, NewSolution, NewStep, NewTree, NewWeightVersion, NodeContent, NodeRow,
-    Selection, SelectionKind, StepEnd, Store, TrajectoryRow, TreeStatus,
+    Confirmation, EvaluatedProblem, FilteredProblem, Metric, NewEvaluation, NewProblem, NewRound, NewRun, NewSlot,
+    NewSolution, NewStep, NewTree, NewWeightVersion, NodeContent, NodeRow, RoundReason, Selection, SelectionKind,
+    StepEnd, Store, TrajectoryRow, TreeStatus,
 };
-use orchestrator::types::{FinishReason, NodeId, ProblemId, Provenance, RunId, StepId, TreeId, Verdict, WeightVersion};
+use orchestrator::types::{
+    Defect, FinishReason, NodeId, ProblemId, Provenance, RoundId, RunId, StepId, TreeId, TreeKind, Verdict,
+    WeightVersion,
+};
 use tempfile::TempDir;
 
 /// A fresh, migrated database in its own folder.
@@ -25,6 +29,7 @@ pub fn path_in(folder: &TempDir) -> PathBuf {
 pub fn new_run() -> NewRun {
     NewRun {
         name: "fixture".into(),
+        algorithm: Algorithm::Deepsearch,
         config_toml: "[run]\nname = \"fixture\"\n".into(),
         model: "models/tiny".into(),
         seed: u64::MAX,
@@ -52,11 +57,51 @@ pub fn new_weights(run: RunId, version: u64) -> NewWeightVersion {
         digest: format!("{version:064x}"),
         path: format!("weights/{version}"),
         size_bytes: 1000 + version,
+        may_differ: false,
     }
 }
 
-pub fn new_step(run: RunId, step: i64, problem_count: u32) -> NewStep {
-    NewStep { run, step: StepId(step), problem_count, search_weight_version: WeightVersion(step as u64 - 1) }
+/// A step with a search for each of `problems`.
+pub fn new_step(run: RunId, step: i64, problems: &[ProblemId]) -> NewStep {
+    let slots = (0..).zip(problems).map(|(slot, problem)| new_slot(slot, *problem)).collect();
+    let search_weight_version = WeightVersion(step as u64 - 1);
+    NewStep { run, step: StepId(step), round: RoundId(1), search_weight_version, slots }
+}
+
+pub fn new_slot(slot: u32, problem: ProblemId) -> NewSlot {
+    NewSlot { slot, problem, kind: TreeKind::Search, known_solutions: 0 }
+}
+
+/// A solution found by rollouts, of `tokens`.
+pub fn new_solution(tokens: &[u32]) -> NewSolution {
+    NewSolution {
+        tokens: tokens.to_vec(),
+        logprobs: vec![-1.0; tokens.len()],
+        text: "again".into(),
+        answer: "2".into(),
+        weight_version: WeightVersion(0),
+        provenance: Provenance::Rollout,
+    }
+}
+
+/// A candidate with `correct` of 4 rollouts correct.
+pub fn filtered(problem: ProblemId, correct: u32, reason: RoundReason) -> FilteredProblem {
+    FilteredProblem { problem, samples: 4, correct, errors: 0, generated_tokens: 100, reason, solutions: vec![] }
+}
+
+pub fn new_evaluation(run: RunId, step: i64, problems: &[(ProblemId, u32)]) -> NewEvaluation {
+    let evaluated =
+        |(problem, correct): &(ProblemId, u32)| EvaluatedProblem { problem: *problem, correct: *correct, no_answer: 1 };
+    NewEvaluation {
+        run,
+        step: StepId(step),
+        weight_version: WeightVersion(step as u64),
+        samples: 4,
+        refused: 1,
+        generated_tokens: 64,
+        wall_ms: 900,
+        problems: problems.iter().map(evaluated).collect(),
+    }
 }
 
 pub fn new_tree(run: RunId, step: i64, slot: u32, problem: ProblemId) -> NewTree {
@@ -65,6 +110,7 @@ pub fn new_tree(run: RunId, step: i64, slot: u32, problem: ProblemId) -> NewTree
         step: StepId(step),
         slot,
         problem,
+        kind: TreeKind::Search,
         rules: Rules::Paper,
         uct_lambda: 2.0,
         status: TreeStatus::Complete,
@@ -136,6 +182,8 @@ pub fn trajectory(path: &[u32], verdict: Verdict, entropy_nats: f64, response_to
         entropy_nats: Some(entropy_nats),
         response_tokens,
         provenance: Provenance::Search,
+        defect: None,
+        solution: None,
     }
 }
 
@@ -184,6 +232,7 @@ pub async fn fixture(store: &Store) -> Fixture {
             new_problem("add-1", "What is 1 + 1?", "2"),
             new_problem("add-2", "What is 2 + 2?", "4"),
             new_problem("add-3", "What is 3 + 3?", "6"),
+            new_problem("add-4", "What is 4 + 4?", "8"),
         ])
         .await
         .unwrap();
@@ -191,7 +240,35 @@ pub async fn fixture(store: &Store) -> Fixture {
     store.record_weight_version(new_weights(run, 0)).await.unwrap();
     store.confirm_weight_version(run, WeightVersion(0), sure).await.unwrap();
 
-    store.begin_step(new_step(run, 1, 3)).await.unwrap();
+    let round = NewRound {
+        run,
+        round: RoundId(1),
+        weight_version: WeightVersion(0),
+        first_step: StepId(1),
+        last_step: StepId(3),
+        candidates: vec![problems[2], problems[0], problems[1], problems[3]],
+    };
+    store.begin_round(round).await.unwrap();
+    store
+        .record_filtered(
+            run,
+            RoundId(1),
+            vec![
+                FilteredProblem {
+                    solutions: vec![new_solution(&[41, 42])],
+                    ..filtered(problems[2], 1, RoundReason::Hard)
+                },
+                filtered(problems[0], 0, RoundReason::Hard),
+                filtered(problems[1], 1, RoundReason::Hard),
+                filtered(problems[3], 4, RoundReason::Easy),
+            ],
+        )
+        .await
+        .unwrap();
+    store.begin_training(run, RoundId(1)).await.unwrap();
+    store.record_evaluation(new_evaluation(run, 0, &[(problems[3], 1), (problems[1], 0)])).await.unwrap();
+
+    store.begin_step(new_step(run, 1, &problems[..3])).await.unwrap();
     let trees = vec![
         solved_tree(store, run, problems[0]).await,
         wrong_tree(store, run, problems[1]).await,
@@ -222,13 +299,22 @@ pub async fn fixture(store: &Store) -> Fixture {
     let metrics = vec![
         Metric { name: "advantage_mean".into(), value: 0.25 },
         Metric { name: "never_finite".into(), value: f64::NAN },
+        Metric { name: "wall_s".into(), value: 1.25 },
     ];
     store.finish_step(run, StepId(1), end, metrics).await.unwrap();
 
-    store.begin_step(new_step(run, 2, 1)).await.unwrap();
+    store.record_evaluation(new_evaluation(run, 1, &[(problems[3], 3), (problems[1], 0)])).await.unwrap();
+
+    let replayed = NewSlot { kind: TreeKind::Replay, known_solutions: 1, ..new_slot(0, problems[0]) };
+    store.begin_step(NewStep { slots: vec![replayed], ..new_step(run, 2, &[]) }).await.unwrap();
     let nodes = vec![root(), judged(node(1, &root(), "0.1", 8, "\\boxed{2}", 1), Verdict::Correct, 1.0)];
-    let tree = NewTree { generated_tokens: 24, expansion_count: 1, ..new_tree(run, 2, 0, problems[0]) };
-    let path = vec![trajectory(&[1], Verdict::Correct, 0.1, 8)];
+    let tree = NewTree {
+        kind: TreeKind::Replay,
+        generated_tokens: 24,
+        expansion_count: 1,
+        ..new_tree(run, 2, 0, problems[0])
+    };
+    let path = vec![TrajectoryRow { provenance: Provenance::Rollout, ..trajectory(&[1], Verdict::Correct, 0.1, 8) }];
     let mut trees = trees;
     trees.push(store.record_tree(tree, nodes, path, vec![]).await.unwrap());
     let skipped = StepEnd {
@@ -239,7 +325,7 @@ pub async fn fixture(store: &Store) -> Fixture {
     };
     store.finish_step(run, StepId(2), skipped, vec![]).await.unwrap();
 
-    let third = NewStep { search_weight_version: WeightVersion(1), ..new_step(run, 3, 4) };
+    let third = NewStep { search_weight_version: WeightVersion(1), ..new_step(run, 3, &problems) };
     store.begin_step(third).await.unwrap();
     Fixture { run, problems, trees }
 }
@@ -276,7 +362,8 @@ async fn wrong_tree(store: &Store, run: RunId, problem: ProblemId) -> TreeId {
         expansion_count: 1,
         ..new_tree(run, 1, 1, problem)
     };
-    store.record_tree(tree, nodes, vec![trajectory(&[1], Verdict::Incorrect, 0.05, 5)], vec![]).await.unwrap()
+    let garbled = TrajectoryRow { defect: Some(Defect::Garbled), ..trajectory(&[1], Verdict::Incorrect, 0.05, 5) };
+    store.record_tree(tree, nodes, vec![garbled], vec![]).await.unwrap()
 }
 
 async fn failed_tree(store: &Store, run: RunId, problem: ProblemId) -> TreeId {
