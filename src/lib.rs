@@ -7,7 +7,7 @@
 //! # The loop
 //!
 //! ```text
-//! problem -> prompt -> tree: choose a leaf -> generate -> verify -> back up, until enough answers are backed up
+//! problem, if hard -> prompt -> tree: choose a leaf -> generate -> verify -> back up, until enough answers are backed up
 //!         -> trajectories with a value per node -> advantages -> packed batch -> policy update
 //!         -> weights on disk, numbered and checksummed -> reload, confirmed by the server -> next problem
 //! ```
@@ -26,8 +26,8 @@
 //!
 //! # What is deliberately absent
 //!
-//! - [`search`] never waits, reads no clock, draws no number of its own and sees no text: it says what it wants and is
-//!   given it. Same seed and same continuations, same tree.
+//! - [`search`] never waits, reads no clock and sees no text: it says what it wants and is given it. Same seed and same
+//!   continuations, same tree.
 //! - Only [`trainer`] knows libtorch, only [`store`] knows SQL, only [`inference`] knows HTTP, and only
 //!   `inference/retry.rs` names `backoff`.
 //! - Nobody reads a shared "current version" of the weights: a [`types::WeightVersion`] travels as a value with all
@@ -50,7 +50,9 @@
 //! telemetry.rs             where tracing goes
 //!
 //! cli/mod.rs               subcommands; reads the configuration file
-//! cli/{run,inspect,problems,model}.rs   one subcommand each: arguments and one `run`
+//! cli/{run,filter,train,sft,solutions}.rs    one subcommand each: arguments and one `run`
+//! cli/{inspect,problems,model}.rs            likewise
+//! cli/session.rs           what `run` and `filter` share: runtime, log, signals
 //! cli/generate/{mod,talk,answer}.rs     a prompt in, text out: arguments, turns, one answer as it is sampled
 //! cli/progress.rs          the bar and one line per step
 //! cli/printer.rs           the only place that writes to the terminal
@@ -64,22 +66,34 @@
 //! config/mod.rs            the sections of the configuration
 //! config/{curriculum,data,inference,run,search,train}.rs   one section each
 //! config/preset.rs         defaults that an algorithm or a rule set brings
+//! config/source.rs         a file and those it builds on
 //! config/{parse,keys,validate,render,error}.rs  TOML to settings and back, with every mistake named
 //! error.rs                 failure classes, exit codes, hints
 //! rng.rs                   the only place where randomness starts
 //!
-//! run/mod.rs               start, steps, end: the wiring point
-//! run/step.rs              one training step, in order
+//! run/mod.rs               start and end: the wiring point
+//! run/problems.rs          problem files to prompts
+//! run/work.rs              the whole of a run: rounds, steps, from wherever the store says
+//! run/curriculum.rs        a round: measure, keep the hard problems, plan its steps
 //! run/explore.rs           one tree: next, generate, verify, supply
-//! run/engine.rs            trainer and engine of a run; the embedded engine
+//! run/rollout.rs           whole answers instead of a tree, cached solutions among them
+//! run/judge.rs             an answer's tokens to verdict and defect
+//! run/step.rs              one training step: search, then learn
 //! run/publish.rs           new weights: export, record, reload, canary, confirm
 //! run/record.rs            domain values to rows
-//! run/{event,error,lock,shutdown}.rs   what is seen of a run, why it ends, one process per folder, orderly stop
+//! run/evaluate.rs          accuracy on held-out problems
+//! run/{checkpoints,restore,resume}.rs  every n steps; the trainer as it was; which run goes on
+//! run/offline.rs           recorded updates again, without a server
+//! run/supervise.rs         supervised warm start on worked examples
+//! run/engine.rs            trainer and engine of a run; the embedded engine
+//! run/{event,error,lock,meter,shutdown}.rs   what is seen of a run, why it ends, one process per folder, when
+//!                          generation was running, orderly stop
 //!
 //! data/mod.rs              problems and prompts
 //! data/{problem,jsonl,parquet}.rs      problem files
 //! data/{prompt,template,tokenizer}.rs  a problem becomes token ids, once
-//! data/{generate,draw}.rs  made-up problems
+//! data/{generate,worked,draw}.rs       made-up problems, and the way to their answers
+//! data/example.rs          worked examples for supervised training
 //! data/order.rs            which problems a step works on
 //! data/error.rs            what can go wrong with them
 //!
@@ -97,12 +111,14 @@
 //!
 //! verify/mod.rs            is this answer right
 //! verify/{extract,number,latex,compare}.rs the last box, exact numbers, normal form, same or not
+//! verify/quality/{mod,repetition,garbled}.rs  bad data: loops, noise, broken characters
 //!
 //! trainer/mod.rs           handle of the trainer thread
 //! trainer/thread.rs        the thread that owns model and optimizer
 //! trainer/advantage.rs     node values to advantages
 //! trainer/pack.rs          trees to packed batches
-//! trainer/learner.rs       one training step
+//! trainer/minibatch.rs     groups to the batches of each update; trainer against engine
+//! trainer/{learner,supervise}.rs       one training step, one supervised step
 //! trainer/model/{mod,config,load,init,attention,mlp,rope}.rs   Llama, Qwen2, Qwen3
 //! trainer/{logprob,loss,optim,params}.rs   chunked projection, clipped objective, AdamW, fp32 masters
 //! trainer/generate/mod.rs  the sampler: continuous batching
@@ -112,13 +128,16 @@
 //! trainer/generate/attention/{mod,tile,kernel,isa}.rs  attention on the processor, the same bits in any company
 //! trainer/generate/product/{mod,panel,kernel,lanes}.rs  matrix products, likewise
 //! trainer/generate/{isa,workers}.rs    instruction sets, threads that watch for work
-//! trainer/{export,checkpoint,tensor_file}.rs   files, visible only when complete
+//! trainer/{export,checkpoint,folder,tensor_file}.rs   files, visible only when complete
 //! trainer/{device,error,report}.rs     where to compute, what can go wrong, what a step says of itself
 //!
 //! store/mod.rs             SQLite: owners, what survives
 //! store/{open,writer,codec,error}.rs   one writer, grouped commits, values to cells
-//! store/{run,problem,step,weight,tree,solution,metric}.rs  rows of that table, in
-//! store/{tree_read,view}.rs  rows out
+//! store/{run,problem,round,step,step_slot,weight,tree,solution,evaluation,metric}.rs  rows of that table, in
+//! store/round_write.rs      a round goes on: measured, decided, over
+//! store/{tree_read,view,view_training}.rs  rows out
+//! store/regrow.rs          failed trees of a step that is taken up again go
+//! store/recorded.rs        trees as the groups that were recorded, for a resume
 //! store/plan_test.rs       hot statements use their indexes
 //!
 //! report/mod.rs            reading results back for people

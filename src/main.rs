@@ -9,6 +9,10 @@ use orchestrator::error::FailureClass;
 fn main() -> ExitCode {
     // SAFETY: nothing has been started yet.
     unsafe { orchestrator::trainer::reproducible() };
+    // A file that may not grow is then an error with a name, as a full disk is. The default ends the process without a word.
+    // SAFETY: no handler is installed, and nothing runs yet that could depend on the signal.
+    let _ =
+        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGXFSZ, nix::sys::signal::SigHandler::SigIgn) };
     let printer = Printer::new();
     let cli = Cli::parse();
     // The panic's own message is already on stderr; what is left to say is whose fault it is.

@@ -2,18 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "support/scene.rs"]
+mod scene;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use orchestrator::store::{Reader, RunStatus, StepStatus};
-use orchestrator::types::{RunId, StepId};
+use orchestrator::store::{Reader, RunStatus};
+use orchestrator::types::RunId;
+use scene::{Engine, Scene, orchestrator, succeed};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-fn orchestrator() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_orchestrator"))
-}
 
 fn python() -> PathBuf {
     let python = Path::new(ROOT).join(".venv/bin/python");
@@ -21,112 +21,33 @@ fn python() -> PathBuf {
     python
 }
 
-fn succeed(output: &Output) {
-    assert!(
-        output.status.success(),
-        "{}\n{}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+fn new_scene(steps: u32) -> Scene {
+    Scene::new(Engine::Vllm { python: python() }, steps, &[])
 }
 
-/// A folder with a tiny model, problems and a configuration.
-struct Scene {
-    dir: tempfile::TempDir,
+async fn open_reader(scene: &Scene) -> Reader {
+    Reader::open(&scene.database("run")).await.unwrap()
 }
 
-impl Scene {
-    fn new(settings: &str) -> Scene {
-        let scene = Scene { dir: tempfile::tempdir().unwrap() };
-        succeed(
-            &orchestrator().args(["model", "init", "--seed", "3", "--out"]).arg(scene.path("model")).output().unwrap(),
-        );
-        let problems = scene.path("problems.jsonl");
-        let generate = ["problems", "generate", "--count", "12", "--seed", "5", "--out"];
-        succeed(&orchestrator().args(generate).arg(&problems).output().unwrap());
-        let config = format!(
-            r#"
-[run]
-name = "test"
-model = "{model}"
-dir = "{run}"
-problems_per_step = 4
-keep_every = 0
-{settings}
-[data]
-problems = "{problems}"
-[prompt]
-kind = "plain"
-prefix = "Question: What is 3 + 4?\nAnswer: \\boxed{{7}}\n\n"
-format = "Question: {{problem}}\nAnswer:"
-stop = ["\n"]
-max_tokens = 192
-[search]
-width = 3
-step_tokens = 6
-max_depth = 3
-trajectories = 3
-[inference]
-launch = true
-command = ["{python}"]
-dtype = "float32"
-device = "cpu"
-cpu_kv_cache_gib = 1
-max_model_tokens = 512
-[train]
-device = "cpu"
-dtype = "float32"
-minibatch_problems = 2
-overlong_buffer_tokens = 0
-"#,
-            model = scene.path("model").display(),
-            run = scene.path("run").display(),
-            problems = problems.display(),
-            python = python().display(),
-        );
-        std::fs::write(scene.path("config.toml"), config).unwrap();
-        scene
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// `orchestrator run`, from a folder that is not the project's.
-    fn run(&self, sets: &[&str]) -> Command {
-        let mut command = orchestrator();
-        command.current_dir(self.dir.path()).arg("run").arg("--config").arg(self.path("config.toml"));
-        for set in sets {
-            command.args(["--set", set]);
-        }
-        command
-    }
-
-    async fn reader(&self) -> Reader {
-        Reader::open(&self.path("run/orchestrator.sqlite")).await.unwrap()
-    }
-
-    /// Ends with the tail of the server's log, which says why a start failed.
-    fn server_log_tail(&self) -> String {
-        let mut tail = String::new();
-        for run in 1..=2 {
-            let folder = self.path(&format!("run/run-{run}"));
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                if entry.path().extension().is_some_and(|extension| extension == "log") {
-                    let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-                    let lines: Vec<&str> = text.lines().rev().take(15).collect();
-                    tail.extend(lines.into_iter().rev().flat_map(|line| [line, "\n"]));
-                }
+/// Ends with the tail of the server's log, which says why a start failed.
+fn server_log_tail(scene: &Scene) -> String {
+    let mut tail = String::new();
+    for run in 1..=2 {
+        let folder = scene.path(&format!("run/run-{run}"));
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "log") {
+                let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().rev().take(15).collect();
+                tail.extend(lines.into_iter().rev().flat_map(|line| [line, "\n"]));
             }
         }
-        tail
     }
+    tail
 }
 
 /// Processes whose command line names the scene: its server and workers.
 fn processes_of(scene: &Scene) -> Vec<String> {
-    let needle = scene.dir.path().display().to_string();
+    let needle = scene.path("").display().to_string();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -154,20 +75,20 @@ fn signal(child: &Child, signal: nix::sys::signal::Signal) {
 /// a second run with a learning rate, must move everything that the server confirms.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_steps_at_learning_rate_zero_then_one_that_learns() {
-    let scene = Scene::new("steps = 3");
-    let output = scene.run(&["train.learning_rate=0"]).output().unwrap();
+    let scene = new_scene(3);
+    let output = scene.run("run", &["train.learning_rate=0"]);
     assert!(
         output.status.success(),
         "{}\n{}\n{}",
         output.status,
         String::from_utf8_lossy(&output.stderr),
-        scene.server_log_tail()
+        server_log_tail(&scene)
     );
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(stderr.matches("step   ").count(), 3, "one line per step:\n{stderr}");
     assert_eq!(processes_of(&scene), Vec::<String>::new(), "the server ended with the run");
 
-    let reader = scene.reader().await;
+    let reader = open_reader(&scene).await;
     let run = reader.latest_run().await.unwrap().unwrap();
     assert_eq!(run.status, RunStatus::Done);
     let steps = reader.steps(run.run_id).await.unwrap();
@@ -187,7 +108,7 @@ async fn three_steps_at_learning_rate_zero_then_one_that_learns() {
 
     let elsewhere = format!("run.weights_dir={:?}", scene.path("elsewhere"));
     let sets = ["run.steps=1", "train.learning_rate=0.01", "train.warmup_steps=0", &elsewhere];
-    let output = scene.run(&sets).output().unwrap();
+    let output = scene.run("run", &sets);
     succeed(&output);
     let run = reader.latest_run().await.unwrap().unwrap();
     assert_eq!(run.run_id, RunId(2), "the second run is a row of its own in the same database");
@@ -217,37 +138,38 @@ print(all(torch.equal(a[k], b[k]) for k in a))
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), if is_same { "True" } else { "False" });
 }
 
-/// Ctrl-C: the finished step stays, the run says so, the server is gone. Then the same with a kill that nobody can
-/// catch: the database is whole and the server is gone too.
+/// Ctrl-C: the finished step stays, the run says so, the server is gone. Then the same with a kill that nobody can catch.
+/// Each time the run goes on where it was, on a server that holds the weights that the database says; all of it while the
+/// next step's trees grow beside the update.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_can_be_called_off_and_killed() {
-    let scene = Scene::new("steps = 1000");
-    let start = || scene.run(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+async fn an_overlapping_run_that_is_called_off_and_killed_goes_on() {
+    let scene =
+        Scene::new(Engine::Vllm { python: python() }, 1000, &["run.pipeline=overlap", "run.checkpoint_every=2"]);
     let runtime = tokio::runtime::Handle::current();
-    let steps_done = |run: RunId| {
+    let steps_done = || {
         tokio::task::block_in_place(|| {
             runtime.block_on(async {
-                if !scene.path("run/orchestrator.sqlite").exists() {
+                if !scene.database("run").exists() {
                     return 0;
                 }
-                let Ok(reader) = Reader::open(&scene.path("run/orchestrator.sqlite")).await else { return 0 };
-                match reader.latest_step(run).await.unwrap() {
-                    Some(step) if step.status == StepStatus::Done => step.step_id.0,
-                    Some(step) => step.step_id.0 - 1,
-                    None => 0,
-                }
+                let Ok(reader) = Reader::open(&scene.database("run")).await else { return 0 };
+                reader.done_steps(RunId(1)).await.unwrap().last().map_or(0, |step| step.step_id.0)
             })
         })
     };
+    let wait_for_step = |child: &mut Child, step: i64| {
+        wait_until("a step", Duration::from_secs(400), || {
+            assert!(child.try_wait().unwrap().is_none(), "the run ended by itself\n{}", server_log_tail(&scene));
+            steps_done() >= step
+        });
+    };
 
-    let mut child = start();
-    wait_until("the first step", Duration::from_secs(400), || {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended by itself\n{}", scene.server_log_tail());
-        steps_done(RunId(1)) >= 1
-    });
-    let blocked = scene.run(&[]).output().unwrap();
-    assert_eq!(blocked.status.code(), Some(3), "a second run in the same folder is refused");
-    assert!(String::from_utf8_lossy(&blocked.stderr).contains("in use by another process"));
+    let mut child = scene.spawn("run", &[]);
+    wait_for_step(&mut child, 1);
+    for refused in [scene.run("run", &[]), scene.resume("run")] {
+        assert_eq!(refused.status.code(), Some(3), "a second process in the same folder is refused");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("in use by another process"));
+    }
     signal(&child, nix::sys::signal::Signal::SIGINT);
     let mut status = None;
     wait_until("the end after SIGINT", Duration::from_secs(60), || {
@@ -255,22 +177,38 @@ async fn a_run_can_be_called_off_and_killed() {
         status.is_some()
     });
     assert_eq!(status.unwrap().code(), Some(130));
-    let reader = scene.reader().await;
+    let reader = open_reader(&scene).await;
     assert_eq!(reader.run(RunId(1)).await.unwrap().unwrap().status, RunStatus::Interrupted);
     wait_until("the end of the server", Duration::from_secs(30), || processes_of(&scene).is_empty());
 
-    let mut child = start();
-    wait_until("the first step", Duration::from_secs(400), || {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended by itself\n{}", scene.server_log_tail());
-        steps_done(RunId(2)) >= 1
-    });
+    let done = steps_done();
+    let mut child = scene.start(&scene.resume_args("run"));
+    wait_for_step(&mut child, done + 2);
     signal(&child, nix::sys::signal::Signal::SIGKILL);
     child.wait().unwrap();
     wait_until("the end of the server", Duration::from_secs(30), || processes_of(&scene).is_empty());
-    let reader = scene.reader().await;
-    let steps = reader.steps(RunId(2)).await.unwrap();
-    assert!(steps.iter().filter(|step| step.step_id == StepId(1)).all(|step| step.tree_count == 4));
-    assert_eq!(reader.run(RunId(2)).await.unwrap().unwrap().status, RunStatus::Running, "nobody could say otherwise");
+    assert_eq!(reader.run(RunId(1)).await.unwrap().unwrap().status, RunStatus::Running, "nobody could say otherwise");
+
+    let last = steps_done() + 2;
+    let mut args = scene.resume_args("run");
+    args.extend(["--set".into(), format!("run.steps={last}")]);
+    succeed(&scene.output(&args));
+    assert_eq!(reader.run(RunId(1)).await.unwrap().unwrap().status, RunStatus::Done);
+    let steps = reader.steps(RunId(1)).await.unwrap();
+    assert_eq!(steps.iter().map(|step| step.step_id.0).collect::<Vec<_>>(), (1..=last).collect::<Vec<_>>());
+    let mut version = 0;
+    let mut overlapping = 0;
+    for step in &steps {
+        assert_eq!(step.tree_count, 4, "step {}", step.step_id);
+        let searched = step.search_weight_version.0;
+        assert!(searched <= version && searched + 1 >= version, "at most one step off-policy: {step:?}");
+        overlapping += i32::from(searched < version);
+        version = step.produced_weight_version.map_or(version, |produced| produced.0);
+    }
+    assert!(overlapping > 0, "no search ran beside an update");
+    let history = reader.weight_history(RunId(1)).await.unwrap();
+    assert_eq!(history.last().map(|row| row.weight_version.0), Some(version));
+    assert!(history.iter().all(|row| row.is_confirmed));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::Printer;
 use crate::error::{Failure, FailureClass, Hint};
 use crate::report::{
-    TreeStyle, mistakes_text, runs_table, steps_table, token_use_table, tree_report, tree_text, trees_table,
-    weights_table,
+    TreeStyle, learning_table, mistakes_text, rounds_table, runs_table, steps_table, token_use_table, tree_report,
+    tree_text, trees_table, weights_table,
 };
 use crate::run::{DATABASE, RunError};
 use crate::store::{Reader, RunRow, TreeFilter};
@@ -51,6 +51,14 @@ enum What {
         /// At most so many.
         #[arg(long, default_value_t = 10)]
         limit: u32,
+    },
+    /// Rounds: hard, cached, skipped and solved problems of each.
+    Rounds,
+    /// Accuracy on held-out problems against what had been spent.
+    Curve {
+        /// All runs of the database, one after the other.
+        #[arg(long)]
+        all: bool,
     },
     /// Where the tokens went.
     Tokens,
@@ -142,15 +150,15 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|source| RunError::Io { action: "start the runtime for", path: args.path.clone(), source })?;
-    let text = runtime.block_on(inspect(&args))?;
+    let text = runtime.block_on(inspect(&args, printer))?;
     printer.data(&text)?;
     Ok(0)
 }
 
-async fn inspect(args: &Args) -> Result<String, Failure> {
+async fn inspect(args: &Args, printer: &Printer) -> Result<String, Failure> {
     let path = if args.path.is_dir() { args.path.join(DATABASE) } else { args.path.clone() };
     let reader = Reader::open(&path).await?;
-    let width = usize::from(console_width());
+    let width = printer.width();
     let what = args.what.as_ref().unwrap_or(&What::Steps);
     if let What::Runs = what {
         let runs = reader.runs().await?;
@@ -171,6 +179,15 @@ async fn inspect(args: &Args) -> Result<String, Failure> {
         }
         What::Mistakes { limit } => {
             shown(args.json, &reader.confident_mistakes(run, *limit).await?, |mistakes| mistakes_text(mistakes))
+        }
+        What::Rounds => shown(args.json, &reader.round_summary(run).await?, |rounds| rounds_table(rounds, width)),
+        What::Curve { all } => {
+            let mut points = Vec::new();
+            let runs = if *all { reader.runs().await?.iter().rev().map(|row| row.run_id).collect() } else { vec![run] };
+            for run in runs {
+                points.extend(reader.learning_curve(run).await?);
+            }
+            shown(args.json, points.as_slice(), |points| learning_table(points, width))
         }
         What::Tokens => shown(args.json, &reader.token_use(run).await?, |tokens| token_use_table(tokens, width)),
         What::Weights => shown(args.json, &reader.weight_history(run).await?, |weights| weights_table(weights, width)),
@@ -204,10 +221,4 @@ fn missing(args: &Args, what: String) -> InspectError {
 
 fn shown<T: Serialize + ?Sized>(json: bool, value: &T, text: impl FnOnce(&T) -> String) -> Result<String, Failure> {
     if json { Ok(serde_json::to_string_pretty(value).map_err(InspectError::Json)?) } else { Ok(text(value)) }
-}
-
-/// Columns of the terminal; where there is none, `COLUMNS`, else enough for every column.
-fn console_width() -> u16 {
-    let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    asked.or_else(|| console::Term::stdout().size_checked().map(|(_, columns)| columns)).unwrap_or(200)
 }

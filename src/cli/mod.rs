@@ -1,5 +1,6 @@
 //! The command line: parse, call, print. Every file below holds one subcommand's arguments and its `run`.
 
+mod filter;
 mod generate;
 mod inspect;
 mod model;
@@ -7,13 +8,17 @@ mod printer;
 mod problems;
 mod progress;
 mod run;
+mod session;
+mod sft;
+mod solutions;
+mod train;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
-use crate::error::{Failure, FailureClass, Hint};
+use crate::error::Failure;
 
 pub use printer::Printer;
 
@@ -29,6 +34,14 @@ pub struct Cli {
 enum Command {
     /// Train: search, verify, update, reload, step after step.
     Run(run::Args),
+    /// Measure which problems are hard for a model.
+    Filter(filter::Args),
+    /// Repeat recorded updates without a server.
+    Train(train::Args),
+    /// Verified solutions: list, export, import.
+    Solutions(solutions::Args),
+    /// Warm up: teach a model worked examples before it is trained by search.
+    Sft(sft::Args),
     /// Look at a run: its steps, its trees, one tree.
     Inspect(inspect::Args),
     /// Talk to a model: a prompt in, text out.
@@ -46,6 +59,10 @@ enum Command {
 pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Failure> {
     match cli.command {
         Command::Run(args) => run::run(args, printer),
+        Command::Filter(args) => filter::run(args, printer),
+        Command::Train(args) => train::run(args, printer),
+        Command::Solutions(args) => solutions::run(args, printer),
+        Command::Sft(args) => sft::run(args, printer),
         Command::Inspect(args) => inspect::run(args, printer),
         Command::Generate(args) => generate::run(args, printer),
         Command::Problems(args) => problems::run(args, printer),
@@ -53,25 +70,18 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Failure> {
     }
 }
 
-/// A file named on the command line that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read `{}`", path.display())]
-struct Unreadable {
-    path: PathBuf,
-    #[source]
-    source: std::io::Error,
-}
-
-impl Hint for Unreadable {
-    fn class(&self) -> FailureClass {
-        FailureClass::User
-    }
-}
-
-/// Reads and checks a configuration file.
+/// Reads and checks a configuration file, and those it builds on.
 fn load_config(path: &Path, sets: &[String]) -> Result<Config, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|source| Unreadable { path: path.to_owned(), source })?;
-    let mut config = config::parse(&path.display().to_string(), &text, sets)?;
+    let sources = config::sources(path, |path| std::fs::read_to_string(path))?;
+    checked(config::parse_sources(&sources, sets)?)
+}
+
+/// Reads and checks a configuration that a run has recorded; `name` is for messages.
+fn recorded_config(name: &str, text: &str, sets: &[String]) -> Result<Config, Failure> {
+    checked(config::parse(name, text, sets)?)
+}
+
+fn checked(mut config: Config) -> Result<Config, Failure> {
     config::validate(&config)?;
     // What a rule set leaves open is written out, so that the stored configuration says what was in force.
     config.search = config.search.resolved();

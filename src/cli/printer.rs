@@ -25,6 +25,13 @@ impl Printer {
         Printer
     }
 
+    /// Columns of the terminal; where there is none, `COLUMNS`, else enough for every column.
+    pub fn width(&self) -> usize {
+        let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        let found = || console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+        asked.or_else(found).unwrap_or(200)
+    }
+
     /// One block of data to stdout, a newline added if it lacks one.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Printer;
-use crate::data::{GenerateSpec, Share, Split, generate, write_jsonl};
+use crate::data::{GenerateSpec, Share, Split, generate, generate_worked, with_guesses, write_jsonl};
 use crate::error::Failure;
 
 /// Make problem files.
@@ -38,6 +38,19 @@ struct GenerateArgs {
     /// Draw from the numbers that training files never use.
     #[arg(long)]
     held_out: bool,
+    /// Write the worked solution of each problem beside it, as `orchestrator sft` reads it.
+    #[arg(long)]
+    solutions: bool,
+    /// Of this share of the solutions leave only a boxed number near the answer: a bad habit to be trained away, for comparisons on a small model.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, requires = "solutions")]
+    guesses: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("has to be a number between 0 and 1".to_string()),
+    }
 }
 
 /// Runs the subcommand.
@@ -51,8 +64,11 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
     if !args.mix.is_empty() {
         spec.mix = args.mix.iter().map(|text| text.parse::<Share>()).collect::<Result<_, _>>()?;
     }
-    let problems = generate(&spec)?;
-    write_jsonl(&args.out, &problems)?;
-    printer.note(&format!("{} problems in {}", problems.len(), args.out.display()));
+    if args.solutions {
+        write_jsonl(&args.out, &with_guesses(generate_worked(&spec)?, args.guesses, args.seed))?;
+    } else {
+        write_jsonl(&args.out, &generate(&spec)?)?;
+    }
+    printer.note(&format!("{} problems in {}", spec.count, args.out.display()));
     Ok(0)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::run::{Event, StepSummary};
+use crate::run::{Evaluation, Event, StepSummary};
 
 /// Draws the events of a run. On a terminal a live bar, elsewhere only the lines.
 #[derive(Debug)]
@@ -18,8 +18,10 @@ pub struct Progress {
 struct State {
     bar: Option<ProgressBar>,
     steps: u64,
-    trees: u64,
+    /// Trees or problems that are finished.
+    finished: u64,
     solved: u64,
+    is_searching: bool,
     tokens: usize,
     search_started: Instant,
 }
@@ -32,8 +34,9 @@ impl Progress {
             state: Mutex::new(State {
                 bar: None,
                 steps: u64::from(steps),
-                trees: 0,
+                finished: 0,
                 solved: 0,
+                is_searching: false,
                 tokens: 0,
                 search_started: Instant::now(),
             }),
@@ -61,29 +64,51 @@ impl Progress {
                 drop(state);
                 self.line(&format!("ready in {}, up to {max_sequences} sequences in flight", seconds(elapsed)));
             }
-            Event::SearchStarted { step, trees, weight_version } => {
+            Event::Resumed { steps_done, checkpoint, repeated } => {
+                let from = match checkpoint {
+                    Some(step) => format!("the checkpoint of step {step}"),
+                    None => "the model it began with".to_owned(),
+                };
+                drop(state);
+                self.line(&format!(
+                    "resumed after step {steps_done} from {from}, {repeated} updates repeated from stored trees"
+                ));
+            }
+            Event::FilterStarted { round, problems } => {
+                state.count(&self.draw, problems, &format!("round {round} filter"), "problems");
+            }
+            Event::Filtered => state.advance(),
+            Event::RoundStarted { round, rounds, candidates, hard, cached } => {
                 state.clear();
-                state.trees = 0;
-                state.solved = 0;
-                state.tokens = 0;
-                state.search_started = Instant::now();
-                let bar = self.draw.add(ProgressBar::new(trees as u64));
-                bar.set_style(style("{prefix} [{bar:24}] {pos}/{len} trees {msg} {elapsed}"));
-                bar.set_prefix(format!("step {step}/{} search v{weight_version}", state.steps));
-                bar.enable_steady_tick(Duration::from_millis(200));
-                state.bar = Some(bar);
+                drop(state);
+                if rounds > 1 || hard < candidates {
+                    self.line(&format!(
+                        "round {round}/{rounds}: {hard} of {candidates} problems are hard, {cached} of them have a cached solution"
+                    ));
+                }
+            }
+            Event::EvaluationStarted { step, problems } => {
+                state
+                    .spinner(&self.draw)
+                    .set_message(format!("measuring {problems} held-out problems after step {step}"));
+            }
+            Event::Evaluated(evaluation) => {
+                state.clear();
+                drop(state);
+                self.line(&evaluation_line(&evaluation));
+            }
+            Event::SearchStarted { step, trees, weight_version } => {
+                let what = format!("step {step}/{} search v{weight_version}", state.steps);
+                state.count(&self.draw, trees, &what, "trees");
             }
             Event::Expanded { tokens } => {
                 state.tokens += tokens;
                 state.describe();
             }
             Event::TreeFinished { solved, .. } => {
-                state.trees += 1;
                 state.solved += u64::from(solved);
-                state.describe();
-                if let Some(bar) = &state.bar {
-                    bar.set_position(state.trees);
-                }
+                state.is_searching = true;
+                state.advance();
             }
             Event::UpdateStarted { step } => {
                 let steps = state.steps;
@@ -131,15 +156,35 @@ impl State {
         self.bar.insert(bar)
     }
 
+    /// A bar that counts to `total`.
+    fn count(&mut self, draw: &MultiProgress, total: usize, what: &str, unit: &str) {
+        self.clear();
+        (self.finished, self.solved, self.tokens, self.is_searching) = (0, 0, 0, false);
+        self.search_started = Instant::now();
+        let bar = draw.add(ProgressBar::new(total as u64));
+        bar.set_style(style(&format!("{{prefix}} [{{bar:24}}] {{pos}}/{{len}} {unit} {{msg}} {{elapsed}}")));
+        bar.set_prefix(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        self.bar = Some(bar);
+    }
+
+    fn advance(&mut self) {
+        self.finished += 1;
+        self.describe();
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.finished);
+        }
+    }
+
     fn describe(&self) {
         if let Some(bar) = &self.bar {
             let rate = self.tokens as f64 / self.search_started.elapsed().as_secs_f64().max(1e-9);
-            let solved = if self.trees == 0 {
-                "-".to_owned()
+            let solved = if self.is_searching && self.finished > 0 {
+                format!(" solved {:.0} % |", 100.0 * self.solved as f64 / self.finished as f64)
             } else {
-                format!("{:.0} %", 100.0 * self.solved as f64 / self.trees as f64)
+                String::new()
             };
-            bar.set_message(format!("| {rate:.0} tokens/s | solved {solved} |"));
+            bar.set_message(format!("| {rate:.0} tokens/s |{solved}"));
         }
     }
 }
@@ -153,6 +198,19 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
+fn evaluation_line(e: &Evaluation) -> String {
+    format!(
+        "held-out after step {}: pass@1 {:.1} %, pass@{} {:.1} % of {} problems in {}  (v{})",
+        e.step,
+        100.0 * e.pass_at_1,
+        e.samples,
+        100.0 * e.pass_at_k,
+        e.problems,
+        seconds(e.elapsed),
+        e.weight_version,
+    )
+}
+
 /// One line per step, the same columns every time so that lines compare by eye.
 fn step_line(s: &StepSummary, steps: u64) -> String {
     let optional = |value: Option<f64>, digits: usize| match value {
@@ -160,11 +218,12 @@ fn step_line(s: &StepSummary, steps: u64) -> String {
         None => "-".to_owned(),
     };
     format!(
-        "step {:>3}/{steps}  solved {:>3}/{:<3}  pass {:>5.1} %  reward {:+.3}  {:>6} tokens at {:>5.0}/s  loss {}  grad {}  \
+        "step {:>3}/{steps}  solved {:>3}/{:<3}  cached {:<3}  pass {:>5.1} %  reward {:+.3}  {:>6} tokens at {:>5.0}/s  loss {}  grad {}  \
          ratio {}  search {} train {} publish {}  -> v{}",
         s.step,
         s.solved_trees,
         s.trees,
+        s.replays,
         100.0 * s.terminal_pass_frac,
         s.mean_reward,
         s.generated_tokens,

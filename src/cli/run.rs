@@ -1,23 +1,31 @@
 //! `orchestrator run`.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
-use tokio_util::sync::CancellationToken;
-
-use super::{Printer, progress::Progress};
-use crate::config::Config;
+use super::Printer;
+use super::session::{INTERRUPTED, carry_out, runtime};
 use crate::error::Failure;
-use crate::run::{Ended, Outcome, RunError};
+use crate::report::learning_table;
+use crate::run::{Ended, Goal, Job, Outcome, RunError, changed_keys, resumable};
+use crate::store::RunStatus;
+use crate::types::RunId;
 
 /// Trains a model by tree search.
 ///
 /// Example: orchestrator run --config configs/quickstart.toml --set run.steps=5
+/// Example: orchestrator run --resume runs/quickstart
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Configuration in TOML.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    config: Option<PathBuf>,
+    /// Go on with the newest run of this folder, with the configuration that it began with. Without a folder that of
+    /// --config is meant, and a run is begun where there is none: what a supervisor should call.
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    resume: Option<Option<PathBuf>>,
+    /// With --resume: which run of the folder; the newest where it is left out.
+    #[arg(long, value_name = "NUMBER", requires = "resume")]
+    run: Option<i64>,
     /// Replace one setting, for example `--set train.learning_rate=1e-5`. May be given several times.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
@@ -26,99 +34,119 @@ pub struct Args {
     dry_run: bool,
 }
 
-/// Exit code of a run that was called off by a signal, as a shell reports SIGINT.
-const INTERRUPTED: u8 = 130;
-
 /// Runs the subcommand.
 ///
 /// # Errors
 /// A configuration that cannot be used, or the failure that ended the run.
 pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
-    let config = super::load_config(&args.config, &args.sets)?;
+    let job = match &args.resume {
+        None => {
+            // Clap demands one of the two.
+            let config = super::load_config(&args.config.unwrap_or_default(), &args.sets)?;
+            Job { config, resume: None, goal: Goal::AllSteps }
+        }
+        Some(dir) => {
+            let fresh = args.config.as_ref().map(|config| super::load_config(config, &args.sets)).transpose()?;
+            let dir = match (dir, &fresh) {
+                (Some(dir), _) => dir.clone(),
+                (None, Some(config)) => config.run.dir.clone(),
+                (None, None) => PathBuf::from("."),
+            };
+            match (resumed(&dir, args.run.map(RunId), &args.sets), fresh) {
+                (Err(Resume::Nothing(_)), Some(config)) if config.run.dir == dir => {
+                    Job { config, resume: None, goal: Goal::AllSteps }
+                }
+                (Err(Resume::Nothing(nothing)), _) => return Err(nothing.into()),
+                (Err(Resume::Failed(failure)), _) => return Err(failure),
+                (Err(Resume::Over { run, can_be_longer }), _) => {
+                    let more = if can_be_longer { "; more steps with --set run.steps=N" } else { "" };
+                    printer.note(&format!("run {run} in {} is done{more}", dir.display()));
+                    return Ok(0);
+                }
+                (Ok(job), fresh) => {
+                    let changed = fresh.map(|fresh| changed_keys(&job.config, &fresh)).transpose()?.unwrap_or_default();
+                    if !changed.is_empty() {
+                        printer.note(&format!(
+                            "warning: the run goes on as it was begun, which differs from --config in {}",
+                            changed.join(", ")
+                        ));
+                    }
+                    job
+                }
+            }
+        }
+    };
     if args.dry_run {
-        printer.data(&crate::config::render(&config).map_err(RunError::Config)?)?;
+        printer.data(&crate::config::render(&job.config).map_err(RunError::Config)?)?;
         return Ok(0);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| RunError::Io {
-        action: "start the runtime for",
-        path: config.run.dir.clone(),
-        source,
-    })?;
-    quiet_compute_threads(printer);
-    let dir = &config.run.dir;
-    std::fs::create_dir_all(dir).map_err(|source| RunError::Io { action: "create", path: dir.clone(), source })?;
-    let log = dir.join("log.jsonl");
-    crate::telemetry::log_to_file(&log).map_err(|source| RunError::Io { action: "write", path: log, source })?;
-    let outcome = runtime.block_on(train(config, printer))?;
+    let outcome = carry_out(job, printer)?;
+    printer.note(&closing_lines(&outcome));
+    if !outcome.curve.is_empty() {
+        printer.note(&learning_table(&outcome.curve, printer.width()));
+    }
     match outcome.ended {
-        Ended::AllSteps => Ok(0),
+        Ended::AllSteps | Ended::NothingHard => Ok(0),
         Ended::Interrupted => Ok(INTERRUPTED),
     }
 }
 
-/// Libtorch's idle compute threads spin by default, which takes the cores from what runs beside them: on a busy 2-core
-/// machine a step took 40 s instead of 5, and an answer 8.5 s instead of 2.8. The OpenMP library reads the setting when it is loaded, before `main`, so the
-/// program starts itself again with it. A value of the user's own is respected.
-pub fn quiet_compute_threads(printer: &Printer) {
-    use std::os::unix::process::CommandExt;
-    const POLICY: &str = "OMP_WAIT_POLICY";
-    if std::env::var_os(POLICY).is_some() {
-        return;
-    }
-    let mut arguments = std::env::args_os();
-    let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) else { return };
-    // Returns only where it fails.
-    let error = std::process::Command::new(program).arg0(name).args(arguments).env(POLICY, "passive").exec();
-    printer.note(&format!("warning: compute threads may spin while they wait ({error})"));
+/// Why there is no job of going on.
+enum Resume {
+    /// There is no run.
+    Nothing(RunError),
+    /// It has done all its steps.
+    Over {
+        run: RunId,
+        /// Steps can be added where they are not divided among rounds.
+        can_be_longer: bool,
+    },
+    /// It cannot go on like this.
+    Failed(Failure),
 }
 
-async fn train(config: Config, printer: &Printer) -> Result<Outcome, Failure> {
-    let progress = Arc::new(Progress::new(config.run.steps));
-    let cancel = CancellationToken::new();
-    let signals = tokio::spawn(stop_on_signal(cancel.clone(), progress.clone()));
-    let observer = {
-        let progress = progress.clone();
-        Arc::new(move |event| progress.on(event))
-    };
-    let result = crate::run::run(config, observer, cancel).await;
-    signals.abort();
-    progress.finish();
-    let outcome = result?;
-    printer.note(&closing_lines(&outcome));
-    Ok(outcome)
+impl<E: Into<Failure>> From<E> for Resume {
+    fn from(error: E) -> Self {
+        Resume::Failed(error.into())
+    }
 }
 
-/// The first SIGINT or SIGTERM calls the run off in good order; the second leaves at once.
-async fn stop_on_signal(cancel: CancellationToken, progress: Arc<Progress>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        // Without handlers the default action ends the process, which the store survives.
-        return;
+/// The job of going on with a run.
+fn resumed(dir: &Path, run: Option<RunId>, sets: &[String]) -> Result<Job, Resume> {
+    let found = match runtime()?.block_on(resumable(dir, run)) {
+        Err(nothing @ RunError::NothingToResume { .. }) => return Err(Resume::Nothing(nothing)),
+        found => found?,
     };
-    let mut asked = false;
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if asked {
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-        asked = true;
-        progress.suspend(|| Printer::new().note("stopping: what is finished is kept (again to leave at once)"));
-        cancel.cancel();
+    let row = found.row;
+    let name = format!("configuration of run {} in {}", row.run_id, dir.display());
+    let begun = super::recorded_config(&name, &row.config_toml, &[])?;
+    let mut config = super::recorded_config(&name, &row.config_toml, sets)?;
+    // The folder may have been moved, and its own place is what counts.
+    config.run.dir = dir.to_owned();
+    let keys = changed_keys(&begun, &config)?;
+    if !keys.is_empty() {
+        return Err(RunError::CannotChange { keys }.into());
     }
+    if row.status == RunStatus::Done && config.run.steps <= begun.run.steps {
+        return Err(Resume::Over { run: row.run_id, can_be_longer: begun.curriculum.rounds == 1 });
+    }
+    Ok(Job { config, resume: Some(row.run_id), goal: Goal::AllSteps })
 }
 
 fn closing_lines(outcome: &Outcome) -> String {
     let how = match outcome.ended {
         Ended::AllSteps => "done",
+        Ended::NothingHard => "done: no hard problem is left",
         Ended::Interrupted => "interrupted",
     };
     let weights = match &outcome.weights {
         Some(dir) => format!("weights in {}", dir.display()),
         None => "no weights confirmed".to_owned(),
     };
-    format!("{how}: {} steps, {weights}\nlook: orchestrator inspect {}", outcome.steps_done, outcome.dir.display())
+    let dir = outcome.dir.display();
+    let resume = match outcome.ended {
+        Ended::Interrupted => format!("\ngo on: orchestrator run --resume {dir}"),
+        Ended::AllSteps | Ended::NothingHard => String::new(),
+    };
+    format!("{how}: {} steps, {weights}\nlook: orchestrator inspect {dir}{resume}", outcome.steps_done)
 }

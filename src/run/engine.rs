@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::inference::EMBEDDED_SEQUENCES;
 use crate::config::{ComputeDtype, Config, EngineKind};
 use crate::data::ModelTokenizer;
 use crate::inference::vllm::{VllmEngine, VllmSetup};
@@ -16,10 +17,6 @@ use crate::trainer::{GeneratorSpec, Trainer, TrainerError, TrainerSpec, Use};
 use crate::types::{Continuation, GenerateRequest, RunId, Sampling, TokenId, WeightManifest};
 
 use super::RunError;
-
-/// Sequences in flight where the configuration names no number: beyond it a step of decoding on a processor takes about
-/// as much longer as it brings.
-pub const EMBEDDED_SEQUENCES: usize = 64;
 
 /// Trainer and engine of a run.
 pub struct Parts {
@@ -77,8 +74,12 @@ impl Parts {
         }
         let search = &config.search;
         let [width, depth, step_tokens] = [search.width, search.max_depth, search.step_tokens].map(u64::from);
-        let path_tokens = longest_prompt_tokens as u64 + depth.saturating_sub(1) * step_tokens;
-        let need_bytes = (path_tokens + width * step_tokens.saturating_sub(1)) * self.trainer.token_bytes();
+        let prompt_tokens = longest_prompt_tokens as u64;
+        let path_tokens = prompt_tokens + depth.saturating_sub(1) * step_tokens;
+        let expansion_tokens = path_tokens + width * step_tokens.saturating_sub(1);
+        let rollouts = u64::from(config.most_rollouts());
+        let rollout_tokens = prompt_tokens + rollouts * (depth * step_tokens).saturating_sub(1);
+        let need_bytes = expansion_tokens.max(rollout_tokens) * self.trainer.token_bytes();
         let bound_bytes = config.inference.cache_mib << 20;
         if need_bytes > bound_bytes {
             return Err(TrainerError::CacheTooSmall { need_bytes, bound_bytes }.into());

@@ -41,6 +41,56 @@ pub enum RunError {
         #[source]
         source: crate::data::DataError,
     },
+    /// Nothing in the folder can be resumed.
+    #[error("there is no run to resume in `{}`", dir.display())]
+    NothingToResume {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A setting that changes results was changed for a resume.
+    #[error("a resumed run cannot change {}", keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "))]
+    CannotChange {
+        /// The keys.
+        keys: Vec<String>,
+    },
+    /// The file no longer holds the problems that the run began with.
+    #[error("the problems in `{}` are not those that the run began with", path.display())]
+    ProblemsChanged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A checkpoint that is not what its place says.
+    #[error("the checkpoint `{}` is that of run {}, step {}, weight version {}", dir.display(), mark.run, mark.step, mark.version)]
+    ForeignCheckpoint {
+        /// The checkpoint.
+        dir: PathBuf,
+        /// What it says of itself.
+        mark: crate::trainer::CheckpointMark,
+    },
+    /// The weights that a resumed run begins with are not those that it recorded.
+    #[error("the weights in `{}` are not those recorded as weight version {version}", dir.display())]
+    OtherWeights {
+        /// The version.
+        version: WeightVersion,
+        /// What was exported now.
+        dir: PathBuf,
+    },
+    /// A folder that is to be written has something in it already.
+    #[error("the folder `{}` is not empty, and what is in it would be lost", dir.display())]
+    NotEmpty {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Steps that the database does not have.
+    #[error("steps {first} to {last} are not recorded: the run has {recorded} finished steps")]
+    NoSuchSteps {
+        /// First step asked for.
+        first: u32,
+        /// Last step asked for.
+        last: u32,
+        /// Finished steps of the run.
+        recorded: u32,
+    },
     /// The policy can no longer learn.
     #[error("no finite gradient in {steps} steps in a row, after weight version {version}")]
     Diverged {
@@ -111,11 +161,19 @@ impl Hint for RunError {
             RunError::Store(source) => source.class(),
             RunError::Trainer(source) => source.class(),
             RunError::Engine(source) => source.class(),
-            RunError::Config(_) | RunError::Model { .. } | RunError::Diverged { .. } | RunError::Context { .. } => {
-                FailureClass::User
-            }
+            RunError::Config(_)
+            | RunError::Model { .. }
+            | RunError::Diverged { .. }
+            | RunError::Context { .. }
+            | RunError::NothingToResume { .. }
+            | RunError::CannotChange { .. }
+            | RunError::ProblemsChanged { .. }
+            | RunError::OtherWeights { .. }
+            | RunError::NotEmpty { .. }
+            | RunError::NoSuchSteps { .. } => FailureClass::User,
             RunError::Locked { .. }
             | RunError::Io { .. }
+            | RunError::ForeignCheckpoint { .. }
             | RunError::Canary { .. }
             | RunError::AllTreesFailed { .. } => FailureClass::Environment,
             RunError::Search(_) | RunError::Task(_) => FailureClass::Bug,
@@ -133,7 +191,21 @@ impl Hint for RunError {
                  setup` brings the quickstart's"
                     .into(),
             ),
-            RunError::Diverged { .. } => Some("lower `train.learning_rate`".into()),
+            RunError::NothingToResume { .. } => {
+                Some("name the folder of a run, the one that holds `orchestrator.sqlite`, or begin one without `--resume`".into())
+            }
+            RunError::CannotChange { .. } => {
+                Some("leave it as it was, or begin a new run: what is done would not be comparable with what follows".into())
+            }
+            RunError::ProblemsChanged { .. } => {
+                Some("put the file back (`data.problems`, `data.limit`), or begin a new run".into())
+            }
+            RunError::OtherWeights { .. } => {
+                Some("is `run.model` still the model that the run began with? Put it back".into())
+            }
+            RunError::NotEmpty { .. } => Some("name a folder that is not there yet".into()),
+            RunError::NoSuchSteps { .. } => Some("`orchestrator inspect` lists the steps of a run".into()),
+            RunError::Diverged { .. } => Some("begin a new run with a lower `train.learning_rate`".into()),
             RunError::Locked { .. } => Some("wait for the other run to end, or choose another `run.dir`".into()),
             RunError::Context { .. } => {
                 Some("lower `search.max_depth`, `search.step_tokens` or `prompt.max_tokens`, or raise `inference.max_model_tokens`".into())

@@ -6,23 +6,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::SearchConfig;
-use crate::data::ModelTokenizer;
 use crate::inference::{Engine, EngineError};
 use crate::rng::{self, Purpose};
-use crate::search::{Child, Next, SpecialTokens, StopReason, Tree};
-use crate::types::{Continuation, GenerateRequest, Prompt, Sampling, StepId, TokenId, Verdict};
-use crate::verify::Verifier;
+use crate::search::{Child, Next, SpecialTokens, StopReason, Tree, harvest};
+use crate::types::{
+    Continuation, FinishReason, GenerateRequest, ProblemId, Prompt, Sampling, StepId, TokenId, TrajectoryGroup,
+    TreeKind, Verdict,
+};
 
+use super::judge::Judge;
+use super::meter::Meter;
+use super::rollout::Answers;
 use super::{Event, Observer, RunError};
 
 /// What all trees of a run share.
 pub struct Explorer {
     /// Where continuations come from.
     pub engine: Arc<dyn Engine>,
-    /// Tokens to text.
-    pub tokenizer: Arc<ModelTokenizer>,
-    /// Text to verdict.
-    pub verifier: Verifier,
+    /// Answers to verdicts.
+    pub judge: Judge,
     /// The rules.
     pub search: SearchConfig,
     /// The model's end-of-text tokens.
@@ -31,36 +33,97 @@ pub struct Explorer {
     pub stop: Arc<[String]>,
     /// Seed of the run.
     pub seed: u64,
-    /// Time allowed for one request.
+    /// Time allowed for one request of a search.
     pub request_timeout: Duration,
+    /// When generation was running.
+    pub meter: Meter,
     /// Who watches.
     pub observer: Observer,
 }
 
-/// One problem to be searched.
+/// One problem of a step.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// The step it belongs to.
     pub step: StepId,
-    /// Place within the step, which names the tree's random streams.
+    /// Place within the step, which names the random streams.
     pub slot: u32,
+    /// Row of the problem.
+    pub problem: ProblemId,
+    /// How its trajectories come about.
+    pub kind: TreeKind,
+    /// Cached solutions of the problem when the step was planned.
+    pub known_solutions: u32,
     /// The problem as the policy sees it.
     pub prompt: Prompt,
     /// The reference answer.
     pub answer: String,
 }
 
-/// A tree that was grown to its end, or as far as the server went along.
+/// What was grown for one problem, to its end or as far as the server went along.
 #[derive(Debug)]
 pub struct Explored {
-    /// The tree.
-    pub tree: Tree,
+    /// A tree, or whole answers.
+    pub grown: Grown,
     /// Why it ended; `Err` holds the server's refusal.
     pub end: Result<StopReason, EngineError>,
     /// From the first request to the end.
     pub elapsed: Duration,
-    /// First stream number of the tree's requests.
+    /// First stream number of the requests.
     pub seed: u64,
+}
+
+/// Where trajectories come from.
+#[derive(Debug)]
+pub enum Grown {
+    /// A search tree.
+    Tree(Box<Tree>),
+    /// Whole answers, each a child of the prompt.
+    Answers(Answers),
+}
+
+impl Explored {
+    /// Tokens sampled.
+    pub fn generated_tokens(&self) -> u64 {
+        match &self.grown {
+            Grown::Tree(tree) => tree.spent().generated_tokens,
+            Grown::Answers(answers) => answers.generated_tokens(),
+        }
+    }
+
+    /// Expansions asked of the engine.
+    pub fn expansions(&self) -> u64 {
+        match &self.grown {
+            Grown::Tree(tree) => tree.spent().expansions,
+            Grown::Answers(_) => u64::from(self.end.is_ok()),
+        }
+    }
+
+    /// Verdicts of all answers that were sampled, whether they are trained on or not.
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        match &self.grown {
+            Grown::Tree(tree) => tree.nodes().filter_map(|node| node.verdict()).collect(),
+            Grown::Answers(answers) => answers.sampled().map(|answer| answer.verdict).collect(),
+        }
+    }
+
+    /// What is trained on.
+    pub fn group(&self, task: &Task, judge: &Judge) -> TrajectoryGroup {
+        match &self.grown {
+            Grown::Tree(tree) => {
+                let mut group = harvest(tree, task.problem, None, task.prompt.clone());
+                for trajectory in &mut group.trajectories {
+                    let nodes = trajectory.path.iter().map(|&index| &group.nodes[index]);
+                    let tokens: Vec<TokenId> = nodes.flat_map(|node| node.tokens.iter().copied()).collect();
+                    let leaf = trajectory.path.last().and_then(|&index| tree.node(group.nodes[index].node));
+                    let is_cut = leaf.is_some_and(|leaf| leaf.finish() == Some(FinishReason::Length));
+                    trajectory.defect = judge.defect(&tokens, is_cut, trajectory.verdict);
+                }
+                group
+            }
+            Grown::Answers(answers) => answers.group(task),
+        }
+    }
 }
 
 impl Explorer {
@@ -71,49 +134,62 @@ impl Explorer {
     ///
     /// # Cancel safety
     /// Dropping the future cancels the request in flight and forgets the tree.
-    pub async fn explore(&self, task: Task) -> Result<Explored, RunError> {
-        let affinity = self.affinity(&task);
+    pub async fn explore(&self, task: &Task) -> Result<Explored, RunError> {
         let explored = self.grow(task).await?;
-        self.engine.release(affinity).await?;
+        self.engine.release(self.affinity(task)).await?;
         Ok(explored)
     }
 
-    /// Names the tree to the engine.
+    /// Samples, and notes that something is in flight.
+    pub async fn generate(&self, request: GenerateRequest) -> Result<Vec<Continuation>, EngineError> {
+        let _in_flight = self.meter.enter();
+        let continuations = self.engine.generate(request).await?;
+        (self.observer)(Event::Expanded { tokens: continuations.iter().map(|c| c.tokens.len()).sum() });
+        Ok(continuations)
+    }
+
+    /// How the policy is sampled in training.
+    pub fn sampling(&self) -> Sampling {
+        let search = &self.search;
+        Sampling { temperature: search.temperature, top_p: search.top_p, top_k: search.top_k }
+    }
+
+    /// Names the tree to the engine, and its random choices.
     fn affinity(&self, task: &Task) -> u64 {
         rng::seed(self.seed, Purpose::Search, &[task.step.0 as u64, u64::from(task.slot)])
     }
 
-    async fn grow(&self, task: Task) -> Result<Explored, RunError> {
+    async fn grow(&self, task: &Task) -> Result<Explored, RunError> {
         let started = Instant::now();
         let seed = rng::seed(self.seed, Purpose::Sampling, &[task.step.0 as u64, u64::from(task.slot)]);
-        let mut tree = Tree::new(&self.search, self.special.clone())?;
+        let explored =
+            |tree, end| Explored { grown: Grown::Tree(Box::new(tree)), end, elapsed: started.elapsed(), seed };
+        let mut tree = Tree::new(&self.search, self.special.clone(), self.affinity(task))?;
         let mut path = Vec::new();
         loop {
             let (node, n) = match tree.next() {
                 Next::Expand { node, n } => (node, n),
-                Next::Done(reason) => {
-                    return Ok(Explored { tree, end: Ok(reason), elapsed: started.elapsed(), seed });
-                }
+                Next::Done(reason) => return Ok(explored(tree, Ok(reason))),
             };
             path.clear();
             tree.path_tokens(node, &mut path);
             let depth = tree.node(node).map_or(0, |node| node.depth());
-            let mut request = self.request(&task, &path, n, tree.spent().expansions);
+            let mut request = self.request(task, &path, n, tree.spent().expansions);
             // Children at the largest depth are never expanded.
             request.retain = depth + 1 < self.search.max_depth;
-            let continuations = match self.engine.generate(request).await {
+            let continuations = match self.generate(request).await {
                 Ok(continuations) => continuations,
-                Err(refusal) if refusal.is_refusal() => {
-                    return Ok(Explored { tree, end: Err(refusal), elapsed: started.elapsed(), seed });
-                }
+                Err(refusal) if refusal.is_refusal() => return Ok(explored(tree, Err(refusal))),
                 Err(error) => return Err(RunError::Engine(error)),
             };
-            (self.observer)(Event::Expanded { tokens: continuations.iter().map(|c| c.tokens.len()).sum() });
             let children = continuations
                 .into_iter()
                 .map(|continuation| {
-                    let verdict =
-                        tree.is_terminal(node, &continuation).then(|| self.judge(&path, &continuation, &task.answer));
+                    let verdict = tree.is_terminal(node, &continuation).then(|| {
+                        let mut tokens = path.clone();
+                        tokens.extend_from_slice(&continuation.tokens);
+                        self.judge.verdict(&tokens, &task.answer)
+                    });
                     Child { continuation, verdict }
                 })
                 .collect();
@@ -131,30 +207,13 @@ impl Explorer {
             tokens,
             n,
             max_tokens: self.search.step_tokens,
-            sampling: Sampling {
-                temperature: self.search.temperature,
-                top_p: self.search.top_p,
-                top_k: self.search.top_k,
-            },
+            sampling: self.sampling(),
             stop: self.stop.clone(),
             // All end-of-text tokens that the model's files name; the server knows only those of its configuration.
             stop_token_ids: self.special.end_of_text.clone().into(),
             seed: rng::seed(self.seed, Purpose::Sampling, &ids),
             retain: true,
             deadline: self.request_timeout,
-        }
-    }
-
-    /// The whole answer is decoded at once: a character may span two nodes.
-    fn judge(&self, path: &[TokenId], continuation: &Continuation, answer: &str) -> Verdict {
-        let mut tokens = path.to_vec();
-        tokens.extend_from_slice(&continuation.tokens);
-        match self.tokenizer.decode(&tokens) {
-            Ok(text) => self.verifier.check(&text, answer).verdict,
-            Err(error) => {
-                (self.observer)(Event::Warning(format!("an answer could not be decoded: {error}")));
-                Verdict::Error
-            }
         }
     }
 }

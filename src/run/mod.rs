@@ -1,60 +1,87 @@
-//! The loop: steps of search, update and reload. The only place that knows two neighbouring parts, and their one
-//! wiring point.
+//! The loop: rounds of steps of search, update and reload. The only place that knows two neighbouring parts, and their
+//! one wiring point.
 //!
 //! Order of the start: folder, problems and database (cheap, fails early), then trainer and server side by side (each
-//! takes its time), then version 0 is published like every later version. So the way that a reload goes is proven
-//! before the first token is searched, and a server that was handed over by URL holds what the database says.
+//! takes its time), then the weights that the store says (`restore.rs`; of a new run version 0) are published like every
+//! later version. So the way that a reload goes is proven before the first token is searched, and a server that was handed
+//! over by URL holds what the database says.
+//!
+//! A run has no state but its database, its checkpoints and the trees and updates that follow from them: it may be killed
+//! at any instant, and goes on with `--resume`.
 
+mod checkpoints;
+mod curriculum;
 pub mod engine;
 mod error;
+mod evaluate;
 mod event;
 mod explore;
+mod judge;
 mod lock;
+mod meter;
+pub mod offline;
+mod problems;
 mod publish;
 mod record;
+mod restore;
+mod resume;
+mod rollout;
 mod shutdown;
 mod step;
+pub mod supervise;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, EngineKind};
-use crate::data::{ModelTokenizer, Problem, ProblemOrder, Prompter, load_problems};
-use crate::inference::Engine;
-use crate::search::SpecialTokens;
-use crate::store::{RunEnd, RunStatus, Store};
-use crate::trainer::Trainer;
-use crate::types::{ProblemId, Prompt, RunId, StepId, TokenId, WeightVersion};
-use crate::verify::Verifier;
+use crate::store::{LearningPoint, RunEnd, RunStatus, Store};
+use crate::types::{ProblemId, RunId};
 
 pub use error::RunError;
-pub use event::{Event, Observer, StepSummary};
+pub use event::{Evaluation, Event, Observer, StepSummary};
+pub use lock::FolderLock;
+pub use resume::{Resumable, changed_keys, resumable};
 
 use engine::Parts;
-use explore::{Explorer, Task};
-use lock::FolderLock;
-use publish::{PublishSettings, Publisher};
+use problems::{Language, Problems};
 use shutdown::{Interruptible, until};
-use step::{Posed, Stepper};
+use work::Work;
 
 /// Name of the database in the run folder.
 pub const DATABASE: &str = "orchestrator.sqlite";
 
-/// Tokens of the canary: enough for every layer and position to matter, few enough to cost nothing.
-const CANARY_TOKENS: usize = 96;
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The configuration, which has passed [`crate::config::validate()`].
+    pub config: Config,
+    /// The run to go on with; `None` begins a new one.
+    pub resume: Option<RunId>,
+    /// How far to go.
+    pub goal: Goal,
+}
 
-/// Steps in a row without a finite gradient after which a policy is given up.
-const MOST_DIVERGED_STEPS: u32 = 3;
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// All rounds and steps.
+    AllSteps,
+    /// Only the filter of the first round; the run can be resumed.
+    Filter,
+}
 
 /// How a run ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// All configured steps are done.
+    /// All that was asked for is done.
     AllSteps,
+    /// The filter of a round found no hard problem.
+    NothingHard,
     /// The run was called off; finished steps and trees are kept.
     Interrupted,
 }
@@ -72,40 +99,54 @@ pub struct Outcome {
     pub weights: Option<PathBuf>,
     /// Folder of the run, which holds the database.
     pub dir: PathBuf,
+    /// Accuracy on held-out problems against what had been spent, where it was measured.
+    pub curve: Vec<LearningPoint>,
 }
 
-/// Trains as `config` says. `config` has passed [`crate::config::validate()`].
+/// Trains as the job says.
 ///
 /// # Errors
-/// The first failure that the run cannot go on from. What was committed before stays, and the run's row says `failed`.
-pub async fn run(config: Config, observer: Observer, cancel: CancellationToken) -> Result<Outcome, RunError> {
+/// The first failure that the run cannot go on from. What was committed before stays, the run's row says `failed`, and it
+/// can be resumed.
+pub async fn run(job: Job, observer: Observer, cancel: CancellationToken) -> Result<Outcome, RunError> {
+    let Job { config, resume, goal } = job;
     let dir = config.run.dir.clone();
     create_dir(&dir)?;
     let _lock = FolderLock::acquire(&dir)?;
-    let problems = Problems::load(&config)?;
+    let inputs = Inputs::load(&config)?;
     let store = Store::open(&dir.join(DATABASE)).await?;
-    close_abandoned(&store).await?;
-    let run = store.create_run(record::run(&config)?).await?;
-    let mut progress = Reached::default();
-    let result = train(&config, &problems, &store, run, &observer, &cancel, &mut progress).await;
+    close_abandoned(&store, resume).await?;
+    let run = match resume {
+        Some(run) => {
+            store.resume_run(run, None).await?;
+            run
+        }
+        None => store.create_run(record::run(&config)?).await?,
+    };
+    let mut reached = Reached::default();
+    let is_resumed = resume.is_some();
+    let result = train(&config, inputs, &store, run, goal, is_resumed, &observer, &cancel, &mut reached).await;
     let end = match &result {
-        Ok(Ended::AllSteps) => RunEnd::Done,
+        // What a filter leaves undone is for a resume.
+        Ok(Ended::AllSteps) if goal == Goal::Filter => RunEnd::Interrupted,
+        Ok(Ended::AllSteps | Ended::NothingHard) => RunEnd::Done,
         Ok(Ended::Interrupted) => RunEnd::Interrupted,
         Err(error) => RunEnd::Failed { error: crate::error::chain(error).join(": ") },
     };
     let recorded = store.finish_run(run, end).await;
+    let curve = store.reader().learning_curve(run).await;
     let closed = store.close().await;
     // The outcome of the run matters more than that of writing it down.
     let ended = result?;
     recorded?;
     closed?;
-    Ok(Outcome { run, ended, steps_done: progress.steps_done, weights: progress.weights, dir })
+    Ok(Outcome { run, ended, steps_done: reached.steps_done, weights: reached.weights, dir, curve: curve? })
 }
 
 /// Runs whose process was killed still say `running`. The folder's lock is ours, so none of them is.
-async fn close_abandoned(store: &Store) -> Result<(), RunError> {
+async fn close_abandoned(store: &Store, resumed: Option<RunId>) -> Result<(), RunError> {
     for row in store.reader().runs().await? {
-        if row.status == RunStatus::Running {
+        if row.status == RunStatus::Running && Some(row.run_id) != resumed {
             let error = "its process ended without finishing it".to_owned();
             store.finish_run(row.run_id, RunEnd::Failed { error }).await?;
         }
@@ -120,60 +161,50 @@ struct Reached {
     weights: Option<PathBuf>,
 }
 
-/// The problems of a run, posed to the policy.
-struct Problems {
-    problems: Vec<Problem>,
-    prompts: Vec<Prompt>,
-    tokenizer: Arc<ModelTokenizer>,
-    /// Prompts that lost their beginning to `prompt.max_tokens`.
-    cut: usize,
+/// What is read before anything is started.
+struct Inputs {
+    language: Language,
+    problems: Problems,
+    held_out: Option<Problems>,
 }
 
-impl Problems {
-    fn load(config: &Config) -> Result<Problems, RunError> {
-        let model = |source| RunError::Model { dir: config.run.model.clone(), source };
-        let tokenizer = Arc::new(ModelTokenizer::load(&config.run.model).map_err(model)?);
-        let prompter = Prompter::new(&config.prompt, tokenizer.clone()).map_err(model)?;
-        let mut problems = load_problems(&config.data.problems)?;
-        if config.data.limit > 0 {
-            problems.truncate(config.data.limit);
-        }
-        let posed = problems
-            .iter()
-            .map(|problem| Ok(prompter.pose(&problem.problem)?))
-            .collect::<Result<Vec<_>, RunError>>()?;
-        let cut = posed.iter().filter(|posed| posed.cut_tokens > 0).count();
-        let prompts = posed.into_iter().map(|posed| posed.prompt).collect();
-        Ok(Problems { problems, prompts, tokenizer, cut })
-    }
-
-    fn longest_prompt_tokens(&self) -> usize {
-        self.prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0)
-    }
-
-    /// A fixed sequence from the run's own text: prompts one after the other, over and over, cut to size.
-    fn canary(&self, context_tokens: usize) -> Vec<TokenId> {
-        if self.longest_prompt_tokens() == 0 {
-            return Vec::new();
-        }
-        let tokens = self.prompts.iter().cycle().flat_map(|prompt| prompt.tokens.iter().copied());
-        tokens.take(CANARY_TOKENS.min(context_tokens.saturating_sub(1))).collect()
+impl Inputs {
+    fn load(config: &Config) -> Result<Inputs, RunError> {
+        let language = Language::load(config)?;
+        let problems = Problems::load(&config.data.problems, config.data.limit, &language)?;
+        let eval = &config.eval;
+        let held_out = (!eval.problems.as_os_str().is_empty())
+            .then(|| Problems::load(&eval.problems, eval.limit, &language))
+            .transpose()?;
+        Ok(Inputs { language, problems, held_out })
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "the wiring point")]
 async fn train(
     config: &Config,
-    problems: &Problems,
+    inputs: Inputs,
     store: &Store,
     run: RunId,
+    goal: Goal,
+    is_resumed: bool,
     observer: &Observer,
     cancel: &CancellationToken,
     reached: &mut Reached,
 ) -> Result<Ended, RunError> {
     let started = Instant::now();
-    let rows = store.insert_problems(problems.problems.iter().map(record::problem).collect()).await?;
+    let Inputs { language, problems, held_out } = inputs;
+    let rows = insert(store, &problems).await?;
+    let held_out = match held_out {
+        Some(held_out) => {
+            let rows = insert(store, &held_out).await?;
+            Some((held_out, rows))
+        }
+        None => None,
+    };
     let run_dir = config.run.dir.join(format!("run-{run}"));
     create_dir(&run_dir)?;
+    let weights_dir = publish::weights_dir(config, run, &run_dir)?;
 
     if problems.cut > 0 {
         observer(Event::Warning(format!(
@@ -188,142 +219,42 @@ async fn train(
         (EngineKind::Vllm, true) => "loading the model and starting the server".into(),
         (EngineKind::Vllm, false) => "loading the model and greeting the servers".into(),
     }));
-    let parts = match until(cancel.cancelled(), Parts::start(config, &problems.tokenizer, run, &run_dir)).await {
+    let parts = match until(cancel.cancelled(), Parts::start(config, &language.tokenizer, run, &run_dir)).await {
         Interruptible::Finished(parts) => parts?,
         Interruptible::Interrupted => return Ok(Ended::Interrupted),
     };
     parts.check_memory(config, problems.longest_prompt_tokens())?;
     let loading = Arc::new(Mutex::new(()));
-    let work = Work { config, problems, rows: &rows, store, run, run_dir: &run_dir, observer, loading: &loading };
-    let steps = work.steps(parts.trainer.clone(), parts.engine.clone(), started, reached);
+    let work = Work {
+        config,
+        language: &language,
+        problems: &problems,
+        rows: &rows,
+        held_out,
+        store,
+        run,
+        run_dir: &run_dir,
+        weights_dir: &weights_dir,
+        goal,
+        is_resumed,
+        observer,
+        loading: loading.clone(),
+    };
+    let going = work.go(parts.trainer.clone(), parts.engine.clone(), started, reached);
     let called_off = async {
         cancel.cancelled().await;
         loading.lock().await
     };
-    let result = match until(called_off, steps).await {
-        Interruptible::Finished(result) => result.map(|()| Ended::AllSteps),
+    let result = match until(called_off, going).await {
+        Interruptible::Finished(result) => result,
         Interruptible::Interrupted => Ok(Ended::Interrupted),
     };
     parts.stop().await;
     result
 }
 
-/// What the steps of a run borrow.
-struct Work<'a> {
-    config: &'a Config,
-    problems: &'a Problems,
-    rows: &'a [ProblemId],
-    store: &'a Store,
-    run: RunId,
-    run_dir: &'a Path,
-    observer: &'a Observer,
-    /// Locked while a server is being loaded.
-    loading: &'a Arc<Mutex<()>>,
-}
-
-impl Work<'_> {
-    async fn steps(
-        &self,
-        trainer: Arc<Trainer>,
-        engine: Arc<dyn Engine>,
-        started: Instant,
-        reached: &mut Reached,
-    ) -> Result<(), RunError> {
-        let config = self.config;
-        let capabilities = engine.capabilities().clone();
-        self.check_context(capabilities.max_model_tokens)?;
-        let weights_dir = if config.run.weights_dir.as_os_str().is_empty() {
-            self.run_dir.join("weights")
-        } else {
-            // The name keeps runs apart, the process number runs of the same name in different folders.
-            config.run.weights_dir.join(format!("{}-run-{}-{}", config.run.name, self.run, std::process::id()))
-        };
-        create_dir(&weights_dir)?;
-        let mut publisher = Publisher::new(
-            engine.clone(),
-            trainer.clone(),
-            self.store.clone(),
-            PublishSettings {
-                run: self.run,
-                dir: weights_dir,
-                canary: self.problems.canary(capabilities.max_model_tokens),
-                tolerance_nats: config.run.canary_tolerance_nats,
-                keep_every: config.run.keep_every,
-                gate: self.loading.clone(),
-            },
-        );
-        publisher.publish(WeightVersion::INITIAL, None).await?;
-        reached.weights = Some(publisher.version_dir(publisher.current()));
-        (self.observer)(Event::Ready { elapsed: started.elapsed(), max_sequences: capabilities.max_sequences });
-
-        let stepper = Stepper {
-            explorer: Arc::new(self.explorer(engine)),
-            trainer,
-            store: self.store.clone(),
-            run: self.run,
-            observer: self.observer.clone(),
-        };
-        let order = ProblemOrder::new(
-            config.run.seed,
-            self.problems.problems.len(),
-            config.run.problems_per_step as usize,
-            config.data.shuffle,
-        );
-        let mut diverged_steps = 0;
-        for step in 1..=config.run.steps {
-            let posed = self.pose(&order, step);
-            let summary = stepper.run(StepId(i64::from(step)), posed, &mut publisher).await?;
-            reached.steps_done = step;
-            diverged_steps = if summary.is_diverged { diverged_steps + 1 } else { 0 };
-            if diverged_steps == MOST_DIVERGED_STEPS {
-                return Err(RunError::Diverged { steps: diverged_steps, version: publisher.current() });
-            }
-            reached.weights = Some(publisher.version_dir(publisher.current()));
-        }
-        Ok(())
-    }
-
-    fn explorer(&self, engine: Arc<dyn Engine>) -> Explorer {
-        let tokenizer = self.problems.tokenizer.clone();
-        Explorer {
-            engine,
-            special: SpecialTokens { end_of_text: tokenizer.end_of_text().to_vec(), padding: None },
-            tokenizer,
-            verifier: Verifier::default(),
-            search: self.config.search.clone(),
-            stop: self.config.prompt.stop.clone().into(),
-            seed: self.config.run.seed,
-            request_timeout: Duration::from_secs(self.config.inference.request_timeout_s),
-            observer: self.observer.clone(),
-        }
-    }
-
-    fn pose(&self, order: &ProblemOrder, step: u32) -> Vec<Posed> {
-        let chosen = order.step(u64::from(step - 1));
-        chosen
-            .into_iter()
-            .zip(0..)
-            .map(|(index, slot)| Posed {
-                problem: self.rows[index],
-                task: Task {
-                    step: StepId(i64::from(step)),
-                    slot,
-                    prompt: self.problems.prompts[index].clone(),
-                    answer: self.problems.problems[index].answer.clone(),
-                },
-            })
-            .collect()
-    }
-
-    fn check_context(&self, context_tokens: usize) -> Result<(), RunError> {
-        let search = &self.config.search;
-        let response_tokens = search.max_depth as usize * search.step_tokens as usize;
-        let prompt_tokens = self.problems.longest_prompt_tokens();
-        if prompt_tokens + response_tokens > context_tokens {
-            return Err(RunError::Context { prompt_tokens, response_tokens, context_tokens });
-        }
-        Ok(())
-    }
+async fn insert(store: &Store, problems: &Problems) -> Result<Vec<ProblemId>, RunError> {
+    Ok(store.insert_problems(problems.problems.iter().map(record::problem).collect()).await?)
 }
 
 fn create_dir(dir: &Path) -> Result<(), RunError> {

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use crate::config::Config;
 use crate::inference::{Engine, LoadReport};
 use crate::store::Store;
-use crate::trainer::Trainer;
+use crate::trainer::{Trainer, folder};
 use crate::types::{RunId, StepId, TokenId, WeightManifest, WeightVersion};
 
-use super::{RunError, record};
+use super::{Event, Observer, RunError, record};
 
 /// Publishes weights and knows which version the server holds.
 pub struct Publisher {
@@ -33,8 +34,7 @@ pub struct Publisher {
     held: Option<WeightManifest>,
     /// Held while a server is being loaded: a run is not called off in between, which would leave servers paused.
     gate: Arc<Mutex<()>>,
-    /// The version on disk that goes when a newer one is confirmed.
-    removable: Option<WeightVersion>,
+    observer: Observer,
 }
 
 /// How one publication went.
@@ -55,7 +55,7 @@ pub struct Published {
 }
 
 /// What a [`Publisher`] needs beside the parts.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PublishSettings {
     /// Row of the run.
     pub run: RunId,
@@ -69,6 +69,8 @@ pub struct PublishSettings {
     pub keep_every: u32,
     /// Locked while a server is being loaded.
     pub gate: Arc<Mutex<()>>,
+    /// Who watches.
+    pub observer: Observer,
 }
 
 impl Publisher {
@@ -85,7 +87,7 @@ impl Publisher {
             keep_every: settings.keep_every,
             held: None,
             gate: settings.gate,
-            removable: None,
+            observer: settings.observer,
         }
     }
 
@@ -105,10 +107,46 @@ impl Publisher {
     /// The first part that failed; [`Self::current`] is unchanged then. After a failed load the engine has fenced the
     /// server off; after a failed canary it has not, and the run must not go on.
     pub async fn publish(&mut self, version: WeightVersion, step: Option<StepId>) -> Result<Published, RunError> {
+        // The row of a step that was cut off between this and its end is there already, and may be of other bits.
+        self.bring(version, step, true).await
+    }
+
+    /// Publishes a version that was published before, after a restart: the trainer has been brought to it again, by a
+    /// checkpoint or by `repeated` updates. Those may differ in their last bits on another device or number of threads; then
+    /// the version is recorded anew, with a warning.
+    ///
+    /// # Errors
+    /// As [`Self::publish`]; other weights than those recorded though nothing was repeated.
+    pub async fn publish_again(
+        &mut self,
+        version: WeightVersion,
+        step: Option<StepId>,
+        repeated: u32,
+    ) -> Result<Published, RunError> {
+        self.bring(version, step, repeated > 0).await
+    }
+
+    async fn bring(
+        &mut self,
+        version: WeightVersion,
+        step: Option<StepId>,
+        may_differ: bool,
+    ) -> Result<Published, RunError> {
         let export_started = Instant::now();
         let manifest = self.trainer.export(&self.version_dir(version), version).await?;
         let export = export_started.elapsed();
-        self.store.record_weight_version(record::weight_version(self.run, step, &manifest)).await?;
+        let recorded = self.store.reader().weight_version(self.run, version).await?;
+        if let Some(recorded) = recorded.filter(|recorded| recorded.digest != manifest.digest) {
+            if !may_differ {
+                return Err(RunError::OtherWeights { version, dir: manifest.dir });
+            }
+            (self.observer)(Event::Warning(format!(
+                "the repeated update gave other bits for weight version {version} than were recorded ({}): recorded anew. A \
+                 GPU, another processor or another `train.threads` does that",
+                recorded.digest
+            )));
+        }
+        self.store.record_weight_version(record::weight_version(self.run, step, &manifest, may_differ)).await?;
         let load = {
             let _loading = self.gate.lock().await;
             self.engine.load_weights(&manifest).await?
@@ -160,22 +198,48 @@ impl Publisher {
         }
     }
 
-    fn prune(&mut self, newest: WeightVersion) -> Result<(), RunError> {
-        if let Some(old) = self.removable.take() {
-            remove_dir(&self.version_dir(old))?;
+    /// Removes every version but the newest and those that are kept.
+    fn prune(&self, newest: WeightVersion) -> Result<(), RunError> {
+        for (version, dir) in self.versions()? {
+            let is_kept = self.keep_every > 0 && version.0.is_multiple_of(u64::from(self.keep_every));
+            if version != newest && (version > newest || !is_kept) {
+                folder::remove(&dir)?;
+            }
         }
-        let is_kept = self.keep_every > 0 && newest.0.is_multiple_of(u64::from(self.keep_every));
-        self.removable = (!is_kept).then_some(newest);
         Ok(())
+    }
+
+    fn versions(&self) -> Result<Vec<(WeightVersion, PathBuf)>, RunError> {
+        let failed = |source| RunError::Io { action: "read", path: self.dir.clone(), source };
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if let Some(version) = name.strip_prefix('v').and_then(|number| number.parse().ok()) {
+                found.push((WeightVersion(version), path));
+            }
+        }
+        Ok(found)
     }
 }
 
-fn remove_dir(dir: &Path) -> Result<(), RunError> {
-    match std::fs::remove_dir_all(dir) {
-        // Somebody else made room: that is what was wanted.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|source| RunError::Io { action: "remove", path: dir.to_owned(), source }),
-    }
+/// Makes the folder for exported weights and clears what an earlier process left unfinished in it.
+///
+/// # Errors
+/// It cannot be made or read.
+pub fn weights_dir(config: &Config, run: RunId, run_dir: &Path) -> Result<PathBuf, RunError> {
+    let run_config = &config.run;
+    let dir = if run_config.weights_dir.as_os_str().is_empty() {
+        run_dir.join("weights")
+    } else {
+        // The folder of the run keeps runs of the same name and number apart.
+        let home = std::path::absolute(run_dir).unwrap_or_else(|_| run_dir.to_owned());
+        let home = crc32fast::hash(home.as_os_str().as_encoded_bytes());
+        run_config.weights_dir.join(format!("{}-run-{run}-{home:08x}", run_config.name))
+    };
+    super::create_dir(&dir)?;
+    folder::sweep(&dir)?;
+    Ok(dir)
 }
 
 fn difference(a: &[f32], b: &[f32]) -> (f64, f64) {

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, ReplayConfig, Rules};
 use crate::data::ModelTokenizer;
 use crate::search::{SelectKind, StopReason, Tree};
 use crate::store::{
-    Confirmation, Metric, NewProblem, NewRun, NewSolution, NewStep, NewTree, NewWeightVersion, NodeContent, NodeRow,
-    Selection, SelectionKind, StepEnd, TrajectoryRow, TreeStatus,
+    Confirmation, Metric, NewProblem, NewRun, NewSolution, NewTree, NewWeightVersion, NodeContent, NodeRow, Selection,
+    SelectionKind, SolutionRow, StepEnd, TrajectoryRow, TreeStatus,
 };
 use crate::trainer::StepReport;
 use crate::types::{
-    GroupNode, NodeId, RunId, StepId, TokenId, TrajectoryGroup, Verdict, WeightManifest, WeightVersion,
+    GroupNode, NodeId, Provenance, RunId, StepId, TokenId, TrajectoryGroup, Verdict, WeightManifest, WeightVersion,
 };
 
-use super::explore::Explored;
+use super::explore::{Explored, Grown, Task};
 use super::publish::Published;
-use super::step::Posed;
+use super::rollout::{Answer, Answers, CachedSolution};
 use super::{RunError, StepSummary};
 
 /// The row of a run that begins.
@@ -26,6 +26,7 @@ use super::{RunError, StepSummary};
 pub fn run(config: &Config) -> Result<NewRun, ConfigError> {
     Ok(NewRun {
         name: config.run.name.clone(),
+        algorithm: config.run.algorithm,
         config_toml: config::render(config)?,
         model: config.run.model.display().to_string(),
         seed: config.run.seed,
@@ -46,11 +47,6 @@ pub fn problem(problem: &crate::data::Problem) -> NewProblem {
     }
 }
 
-/// The row of a step that begins.
-pub fn step_begin(run: RunId, step: StepId, search_weight_version: WeightVersion, problems: usize) -> NewStep {
-    NewStep { run, step, problem_count: saturate(problems), search_weight_version }
-}
-
 /// The row of a step that ended, and the numbers without a column.
 pub fn step_end(summary: &StepSummary, report: &StepReport, published: Option<&Published>) -> (StepEnd, Vec<Metric>) {
     let mismatch = &report.mismatch;
@@ -65,7 +61,7 @@ pub fn step_end(summary: &StepSummary, report: &StepReport, published: Option<&P
         generated_tokens: summary.generated_tokens as u64,
         trained_tokens: report.response_tokens as u64,
         packed_tokens: report.packed_tokens as u64,
-        skipped_group_count: report.groups_skipped as u64,
+        skipped_group_count: summary.groups_skipped as u64,
         mean_reward: (summary.trajectories > 0).then_some(summary.mean_reward),
         loss: has_update.then(|| report.loss()),
         grad_norm: has_update.then(|| report.grad_norm()),
@@ -82,6 +78,12 @@ pub fn step_end(summary: &StepSummary, report: &StepReport, published: Option<&P
     for (name, value) in [
         ("terminal_pass_frac", summary.terminal_pass_frac),
         ("trajectories", summary.trajectories as f64),
+        ("searches_skipped", summary.replays as f64),
+        ("cache_hits", summary.cached_trajectories as f64),
+        ("tokens_saved", summary.tokens_saved),
+        ("trajectories_with_defect", summary.defective_trajectories as f64),
+        ("wall_s", summary.wall.as_secs_f64()),
+        ("generating_s", summary.generating.as_secs_f64()),
         ("distinct_trajectories", summary.distinct_trajectories as f64),
         ("updates_done", report.updates_done() as f64),
         ("updates_skipped", report.updates_skipped() as f64),
@@ -91,6 +93,12 @@ pub fn step_end(summary: &StepSummary, report: &StepReport, published: Option<&P
         ("distinct_tokens", report.distinct_tokens as f64),
         ("unpacked_tokens", report.trajectory_tokens as f64),
         ("trajectories_dropped", report.trajectories_dropped as f64),
+        ("trajectories_defective", report.trajectories_defective as f64),
+        ("cached_tokens", report.cached.tokens as f64),
+        ("cached_tokens_unknown", report.cached.missing as f64),
+        ("cached_ratio_mean", report.cached.mean_ratio),
+        ("cached_ratio_p99", report.cached.p99_ratio),
+        ("cached_ratio_capped_frac", report.cached.capped_frac),
         ("old_logprobs_s", seconds(report.time.old_logprobs)),
         ("gradient_s", seconds(report.time.gradient)),
         ("optimizer_s", seconds(report.time.optimizer)),
@@ -111,14 +119,22 @@ pub fn step_end(summary: &StepSummary, report: &StepReport, published: Option<&P
     (end, metrics)
 }
 
+/// Why a step made no update though nothing went wrong.
+pub const NO_SIGNAL: &str = "no group carries a signal";
+
 fn skip_reason(report: &StepReport) -> String {
     let reasons: Vec<String> =
         report.updates.iter().filter_map(|update| update.skipped.as_ref().map(ToString::to_string)).collect();
-    if reasons.is_empty() { "no group carries a signal".to_owned() } else { reasons.join("; ") }
+    if reasons.is_empty() { NO_SIGNAL.to_owned() } else { reasons.join("; ") }
 }
 
 /// The row of exported weights.
-pub fn weight_version(run: RunId, step: Option<StepId>, manifest: &WeightManifest) -> NewWeightVersion {
+pub fn weight_version(
+    run: RunId,
+    step: Option<StepId>,
+    manifest: &WeightManifest,
+    may_differ: bool,
+) -> NewWeightVersion {
     NewWeightVersion {
         run,
         version: manifest.version,
@@ -126,6 +142,7 @@ pub fn weight_version(run: RunId, step: Option<StepId>, manifest: &WeightManifes
         digest: manifest.digest.clone(),
         path: manifest.dir.display().to_string(),
         size_bytes: manifest.bytes,
+        may_differ,
     }
 }
 
@@ -150,59 +167,75 @@ pub struct TreeRows {
     pub solutions: Vec<NewSolution>,
 }
 
-/// The rows of a finished tree. Tokens, logprobs and text are kept for the root and for nodes on trajectories.
+/// The rows of a finished tree. Tokens, logprobs and text are kept for the root, for nodes on trajectories and for whole
+/// answers.
 ///
 /// # Errors
 /// Tokens outside the tokenizer's vocabulary.
 pub fn tree(
     run: RunId,
-    step: StepId,
-    posed: &Posed,
+    task: &Task,
     explored: &Explored,
     group: &TrajectoryGroup,
     tokenizer: &ModelTokenizer,
+    replay: &ReplayConfig,
 ) -> Result<TreeRows, RunError> {
-    let tree = &explored.tree;
-    let mut contents = contents(group, tokenizer)?;
-    contents.insert(
-        NodeId::ROOT,
-        NodeContent {
-            tokens: posed.task.prompt.tokens.to_vec(),
-            logprobs: None,
-            text: posed.task.prompt.text.to_string(),
-        },
-    );
-    let nodes = node_rows(tree, &mut contents);
+    let root = NodeContent { tokens: task.prompt.tokens.to_vec(), logprobs: None, text: task.prompt.text.to_string() };
+    let (nodes, solutions) = match &explored.grown {
+        Grown::Tree(tree) => {
+            let mut contents = contents(group, tokenizer)?;
+            contents.insert(NodeId::ROOT, root);
+            (node_rows(tree, &mut contents), solutions(task, group, tokenizer)?)
+        }
+        Grown::Answers(answers) => {
+            let solutions = rare_solutions(answers.sampled(), replay.max_pass_rate, &task.answer, tokenizer)?;
+            (answer_rows(answers, root, tokenizer)?, solutions)
+        }
+    };
+    let solution_of = |leaf: NodeId| match &explored.grown {
+        Grown::Tree(_) => None,
+        Grown::Answers(answers) => leaf.index().checked_sub(1).and_then(|index| answers.answers.get(index)?.solution),
+    };
     let trajectories = group
         .trajectories
         .iter()
-        .map(|trajectory| TrajectoryRow {
-            path: trajectory.path.iter().map(|&index| group.nodes[index].node).collect(),
-            verdict: trajectory.verdict,
-            reward: trajectory.reward,
-            entropy_nats: Some(trajectory.entropy_nats).filter(|entropy| entropy.is_finite()),
-            response_tokens: saturate(trajectory.response_tokens),
-            provenance: trajectory.provenance,
+        .map(|trajectory| {
+            let path: Vec<NodeId> = trajectory.path.iter().map(|&index| group.nodes[index].node).collect();
+            TrajectoryRow {
+                solution: path.last().and_then(|&leaf| solution_of(leaf)),
+                path,
+                verdict: trajectory.verdict,
+                reward: trajectory.reward,
+                entropy_nats: Some(trajectory.entropy_nats).filter(|entropy| entropy.is_finite()),
+                response_tokens: saturate(trajectory.response_tokens),
+                provenance: trajectory.provenance,
+                defect: trajectory.defect,
+            }
         })
         .collect();
-    let config = tree.config();
+    let (rules, uct_lambda) = match &explored.grown {
+        Grown::Tree(tree) => (tree.config().rules, tree.config().uct_lambda),
+        // Nothing was chosen by any rule.
+        Grown::Answers(_) => (Rules::Paper, 0.0),
+    };
     Ok(TreeRows {
         tree: NewTree {
             run,
-            step,
-            slot: posed.task.slot,
-            problem: posed.problem,
-            rules: config.rules,
-            uct_lambda: config.uct_lambda,
+            step: task.step,
+            slot: task.slot,
+            problem: task.problem,
+            kind: task.kind,
+            rules,
+            uct_lambda,
             status: status(explored),
             seed: explored.seed,
-            expansion_count: u32::try_from(tree.spent().expansions).unwrap_or(u32::MAX),
-            generated_tokens: tree.spent().generated_tokens,
+            expansion_count: u32::try_from(explored.expansions()).unwrap_or(u32::MAX),
+            generated_tokens: explored.generated_tokens(),
             wall_ms: millis(explored.elapsed),
         },
         nodes,
         trajectories,
-        solutions: solutions(posed, group, tokenizer)?,
+        solutions,
     })
 }
 
@@ -241,6 +274,92 @@ fn node_rows(tree: &Tree, contents: &mut BTreeMap<NodeId, NodeContent>) -> Vec<N
         .collect()
 }
 
+/// The prompt and its whole answers.
+fn answer_rows(answers: &Answers, root: NodeContent, tokenizer: &ModelTokenizer) -> Result<Vec<NodeRow>, RunError> {
+    let mut rows = Vec::with_capacity(answers.answers.len() + 1);
+    rows.push(NodeRow {
+        node_id: NodeId::ROOT,
+        parent_node_id: None,
+        tag: "0".to_owned(),
+        depth: 0,
+        visits: saturate(answers.trained.len()),
+        q_total: 0.0,
+        entropy_nats: None,
+        token_count: saturate(root.tokens.len()),
+        finish_reason: None,
+        is_terminal: false,
+        verdict: None,
+        weight_version: None,
+        selection: None,
+        content: Some(root),
+    });
+    for (index, answer) in answers.answers.iter().enumerate() {
+        let is_trained = answers.trained.contains(&index);
+        rows.push(NodeRow {
+            node_id: Answers::node_id(index),
+            parent_node_id: Some(NodeId::ROOT),
+            tag: format!("0.{}", index + 1),
+            depth: 1,
+            visits: u32::from(is_trained),
+            q_total: if is_trained { answers.reward(answer) } else { 0.0 },
+            entropy_nats: Some(answer.entropy_nats()).filter(|entropy| entropy.is_finite()),
+            token_count: saturate(answer.tokens.len()),
+            finish_reason: Some(answer.finish),
+            is_terminal: true,
+            verdict: Some(answer.verdict),
+            weight_version: Some(answer.weight_version),
+            selection: None,
+            content: Some(NodeContent {
+                tokens: answer.tokens.clone(),
+                logprobs: Some(answer.logprobs.clone()),
+                text: tokenizer.decode(&answer.tokens)?,
+            }),
+        });
+    }
+    Ok(rows)
+}
+
+/// The correct ones of a problem's rollouts where few are: worth keeping (paper, equation 10). A problem that the policy
+/// solves often needs no cache.
+///
+/// # Errors
+/// Tokens outside the tokenizer's vocabulary.
+pub fn rare_solutions<'a>(
+    answers: impl Iterator<Item = &'a Answer>,
+    max_pass_rate: f64,
+    reference: &str,
+    tokenizer: &ModelTokenizer,
+) -> Result<Vec<NewSolution>, RunError> {
+    let judged: Vec<&Answer> = answers.filter(|answer| answer.verdict != Verdict::Error).collect();
+    let correct = || judged.iter().filter(|answer| answer.verdict == Verdict::Correct);
+    if correct().count() as f64 > max_pass_rate * judged.len() as f64 {
+        return Ok(Vec::new());
+    }
+    correct()
+        .map(|answer| {
+            Ok(NewSolution {
+                text: tokenizer.decode(&answer.tokens)?,
+                tokens: answer.tokens.clone(),
+                logprobs: answer.logprobs.clone(),
+                answer: reference.to_owned(),
+                weight_version: answer.weight_version,
+                provenance: Provenance::Rollout,
+            })
+        })
+        .collect()
+}
+
+/// A solution as a group takes it.
+pub fn cached_solution(row: SolutionRow) -> CachedSolution {
+    CachedSolution {
+        id: row.solution_id,
+        tokens: row.tokens,
+        logprobs: row.logprobs,
+        // Of what a user brought in, nothing is known.
+        weight_version: row.weight_version.unwrap_or(WeightVersion::INITIAL),
+    }
+}
+
 /// When each node was expanded. Ids count up as nodes are made, so the first child's id tells.
 fn expansion_order(tree: &Tree) -> BTreeMap<NodeId, u32> {
     let mut expanded: Vec<(NodeId, NodeId)> =
@@ -258,7 +377,7 @@ fn selection_kind(kind: SelectKind) -> SelectionKind {
     }
 }
 
-fn solutions(posed: &Posed, group: &TrajectoryGroup, tokenizer: &ModelTokenizer) -> Result<Vec<NewSolution>, RunError> {
+fn solutions(task: &Task, group: &TrajectoryGroup, tokenizer: &ModelTokenizer) -> Result<Vec<NewSolution>, RunError> {
     let correct = group.trajectories.iter().filter(|trajectory| trajectory.verdict == Verdict::Correct);
     correct
         .map(|trajectory| {
@@ -267,7 +386,7 @@ fn solutions(posed: &Posed, group: &TrajectoryGroup, tokenizer: &ModelTokenizer)
             Ok(NewSolution {
                 text: tokenizer.decode(&tokens)?,
                 logprobs: nodes().flat_map(|node| node.logprobs.iter().copied()).collect(),
-                answer: posed.task.answer.clone(),
+                answer: task.answer.clone(),
                 weight_version: nodes().map(|node| node.weight_version).max().unwrap_or(WeightVersion::INITIAL),
                 provenance: trajectory.provenance,
                 tokens,
@@ -333,7 +452,8 @@ impl Pending {
 /// look at the one before.
 const CONTEXT_TOKENS: usize = 4;
 
-fn saturate(count: usize) -> u32 {
+/// A count as a column has it.
+pub fn saturate(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 

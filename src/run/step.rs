@@ -1,95 +1,381 @@
-//! One training step, in order: problems, trees, update, publication, record.
+//! One training step, in order: trees, update, publication, record. The two halves, search and learning, share nothing
+//! but what the search found, so that the next step's search may run beside this step's learning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::search::{StopReason, harvest};
-use crate::store::{Metric, Store};
+use crate::config::{Config, ReplayConfig};
+use crate::store::{Metric, NewSlot, RecordedTree, Store, TreeStatus};
 use crate::trainer::Trainer;
-use crate::types::{ProblemId, RunId, StepId, TokenId, TrajectoryGroup, Verdict};
+use crate::trainer::advantage::{AdvantageSettings, has_signal};
+use crate::trainer::minibatch::{advantage_settings, weigh};
+use crate::types::{Provenance, RoundId, RunId, StepId, TokenId, TrajectoryGroup, TreeKind, Verdict, WeightVersion};
 
 use super::explore::{Explored, Explorer, Task};
 use super::publish::Publisher;
 use super::record::millis;
+use super::rollout::CachedSolution;
 use super::{Event, Observer, RunError, StepSummary, record};
 
 /// Mean ratio trainer/server beyond which a step is worth a warning.
 const RATIO_ALARM: std::ops::RangeInclusive<f64> = 0.9..=1.1;
 
-/// What a step works with.
-pub struct Stepper {
+/// What a step is going to do.
+#[derive(Debug)]
+pub struct Plan {
+    /// The round it belongs to.
+    pub round: RoundId,
+    /// The step.
+    pub step: StepId,
+    /// The weights that search.
+    pub search_version: WeightVersion,
+    /// One task per slot, in order.
+    pub tasks: Vec<Task>,
+    /// How many of them come first; the others are further problems that a step before a restart had drawn.
+    pub first: usize,
+    /// Further problems, to be drawn where groups have no signal.
+    pub reserve: Vec<Task>,
+    /// Trees that are stored already.
+    pub recorded: Vec<RecordedTree>,
+}
+
+/// Which groups of a step are trained on.
+#[derive(Clone, Copy, Debug)]
+pub struct Selection {
+    /// How values become advantages.
+    pub advantage: AdvantageSettings,
+    /// Batches of further problems until every group has a signal; 0 is off.
+    pub dynamic_sampling: u32,
+}
+
+impl Selection {
+    /// Whether the group moves the weights.
+    fn has_signal(&self, group: &TrajectoryGroup) -> bool {
+        has_signal(&weigh(group, &self.advantage).1)
+    }
+
+    /// Of a run.
+    pub fn of(config: &Config) -> Selection {
+        let budget = config.search.max_depth * config.search.step_tokens;
+        Selection {
+            advantage: advantage_settings(&config.train, budget),
+            dynamic_sampling: config.curriculum.dynamic_sampling,
+        }
+    }
+
+    /// The groups to train on, in slot order, and how many were left out. With dynamic sampling those without signal are
+    /// not part of the batch; otherwise they count in its mean.
+    pub fn training_groups(&self, groups: impl IntoIterator<Item = TrajectoryGroup>) -> (Vec<TrajectoryGroup>, usize) {
+        let groups: Vec<_> = groups.into_iter().filter(|group| !group.trajectories.is_empty()).collect();
+        let all = groups.len();
+        let kept: Vec<_> =
+            groups.into_iter().filter(|group| self.dynamic_sampling == 0 || self.has_signal(group)).collect();
+        let left_out = all - kept.len();
+        (kept, left_out)
+    }
+}
+
+/// The searching half of a step.
+pub struct Searcher {
     /// Grows trees.
     pub explorer: Arc<Explorer>,
-    /// Updates the policy.
-    pub trainer: Arc<Trainer>,
     /// Keeps everything.
     pub store: Store,
     /// Row of the run.
     pub run: RunId,
+    /// What enters the cache, and how much of it a group takes.
+    pub replay: ReplayConfig,
+    /// What is trained on.
+    pub selection: Selection,
     /// Who watches.
     pub observer: Observer,
 }
 
-/// A problem of a step, posed.
-#[derive(Clone, Debug)]
-pub struct Posed {
-    /// Row of the problem.
-    pub problem: ProblemId,
-    /// The task for the explorer.
-    pub task: Task,
-}
-
 /// What the search of a step found.
-#[derive(Debug, Default)]
-struct Found {
-    groups: Vec<(u32, TrajectoryGroup)>,
+#[derive(Debug)]
+pub struct Found {
+    round: RoundId,
+    step: StepId,
+    search_version: WeightVersion,
+    groups: BTreeMap<u32, TrajectoryGroup>,
     trees: usize,
     solved: usize,
     failed: usize,
     first_failure: Option<String>,
     trajectories: usize,
     distinct_trajectories: usize,
+    sampled_trajectories: usize,
     reward_sum: f64,
     terminals: usize,
     correct_terminals: usize,
-    generated_tokens: usize,
+    generated_tokens: u64,
+    /// Trees whose search was spared by the cache, and what their rollouts cost.
+    replays: usize,
+    replay_tokens: u64,
+    cached_trajectories: usize,
+    defective_trajectories: usize,
+    search: Duration,
 }
 
-impl Stepper {
-    /// Runs one step and returns its figures after its row is committed.
+impl Searcher {
+    /// Grows all trees of a step that are not stored yet.
+    ///
+    /// # Errors
+    /// The first part that failed; trees that were stored stay.
+    ///
+    /// # Cancel safety
+    /// Trees that were stored stay; the others are forgotten and their requests cancelled.
+    pub async fn search(&self, mut plan: Plan) -> Result<Found, RunError> {
+        let started = Instant::now();
+        let trees = plan.tasks.len();
+        (self.observer)(Event::SearchStarted { step: plan.step, trees, weight_version: plan.search_version });
+        let mut found = Found::new(&plan);
+        let mut recorded: BTreeSet<u32> = BTreeSet::new();
+        let mut earlier = Duration::ZERO;
+        for tree in std::mem::take(&mut plan.recorded) {
+            recorded.insert(tree.slot);
+            // The trees grew side by side: the longest says how long the search was under way before it was cut off.
+            earlier = earlier.max(Duration::from_millis(tree.wall_ms));
+            (self.observer)(finished(&tree.group));
+            found.add(tree);
+        }
+        let mut end = plan.first.min(plan.tasks.len());
+        let mut begin = 0;
+        let mut draws = 0;
+        loop {
+            let tasks = plan.tasks[begin..end].iter().filter(|task| !recorded.contains(&task.slot)).cloned();
+            self.grow(tasks.collect(), &mut found).await?;
+            if draws == self.selection.dynamic_sampling {
+                break;
+            }
+            // Slots are places: trees of later draws, stored before a restart, do not count yet.
+            let drawn = found.groups.range(..record::saturate(end)).map(|(_, group)| group);
+            let with_signal = drawn.filter(|group| self.selection.has_signal(group)).count();
+            let missing = plan.first.saturating_sub(with_signal);
+            if missing == 0 {
+                break;
+            }
+            draws += 1;
+            begin = end;
+            if end == plan.tasks.len() {
+                let drawn: Vec<Task> = plan.reserve.drain(..missing.min(plan.reserve.len())).collect();
+                if drawn.is_empty() {
+                    break;
+                }
+                self.store.extend_step(self.run, plan.step, drawn.iter().map(slot).collect()).await?;
+                plan.tasks.extend(drawn);
+            }
+            end = (end + missing).min(plan.tasks.len());
+        }
+        found.search = earlier + started.elapsed();
+        if found.trees == found.failed {
+            let first = found.first_failure.unwrap_or_default();
+            return Err(RunError::AllTreesFailed { step: plan.step, trees: found.trees, first });
+        }
+        Ok(found)
+    }
+
+    /// All trees at once; the engine bounds the sequences in flight.
+    async fn grow(&self, tasks: Vec<Task>, found: &mut Found) -> Result<(), RunError> {
+        let mut trees = JoinSet::new();
+        let mut order: BTreeSet<u32> = BTreeSet::new();
+        for task in tasks {
+            order.insert(task.slot);
+            let cached = match task.kind {
+                TreeKind::Replay => self.cached(&task).await?,
+                TreeKind::Search | TreeKind::Rollout => Vec::new(),
+            };
+            let (explorer, most_cached) = (self.explorer.clone(), self.replay.solutions_per_group as usize);
+            trees.spawn(async move {
+                let explored = match task.kind {
+                    TreeKind::Search => explorer.explore(&task).await?,
+                    TreeKind::Rollout | TreeKind::Replay => explorer.roll_out(&task, cached, most_cached).await?,
+                };
+                Ok::<_, RunError>((task, explored))
+            });
+        }
+        // A reproducible engine deserves a reproducible database: rows in the order of the slots. Otherwise a tree is
+        // stored the moment it is finished.
+        let in_order = self.explorer.engine.capabilities().is_reproducible;
+        let mut held: BTreeMap<u32, (Task, Explored)> = BTreeMap::new();
+        while let Some(finished) = trees.join_next().await {
+            let (task, explored) = finished.map_err(RunError::Task)??;
+            held.insert(task.slot, (task, explored));
+            while let Some(entry) = held.first_entry().filter(|held| !in_order || order.first() == Some(held.key())) {
+                let (task, explored) = entry.remove();
+                order.remove(&task.slot);
+                self.keep(&task, explored, found).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The solutions that were known when the step was planned.
+    async fn cached(&self, task: &Task) -> Result<Vec<CachedSolution>, RunError> {
+        let rows = self.store.reader().cached_solutions(self.run, task.problem).await?;
+        let known = rows.into_iter().take(task.known_solutions as usize);
+        let search = &self.explorer.search;
+        let budget_tokens = search.max_depth as usize * search.step_tokens as usize;
+        let vocab_tokens = self.explorer.engine.capabilities().vocab_tokens;
+        // What was brought in under another configuration or for another model.
+        let (fit, unfit): (Vec<_>, Vec<_>) = known.partition(|row| {
+            row.tokens.len() <= budget_tokens && row.tokens.iter().all(|&token| (token as usize) < vocab_tokens)
+        });
+        for row in unfit {
+            (self.observer)(Event::Warning(format!(
+                "solution {} is not used: it is longer than `search.max_depth` x `search.step_tokens` = {budget_tokens} \
+                 tokens, or of another vocabulary",
+                row.solution_id
+            )));
+        }
+        Ok(fit.into_iter().map(record::cached_solution).collect())
+    }
+
+    /// Stores one finished tree and adds it to the step's figures.
+    async fn keep(&self, task: &Task, explored: Explored, found: &mut Found) -> Result<(), RunError> {
+        let mut group = explored.group(task, &self.explorer.judge);
+        let rows = record::tree(self.run, task, &explored, &group, &self.explorer.judge.tokenizer, &self.replay)?;
+        let status = rows.tree.status.clone();
+        let tree_id = self.store.record_tree(rows.tree, rows.nodes, rows.trajectories, rows.solutions).await?;
+        group.tree = Some(tree_id);
+        if let Err(error) = &explored.end {
+            (self.observer)(Event::Warning(format!("a tree was given up: {error}")));
+            tracing::warn!(tree_id = tree_id.0, %error, "tree given up");
+        }
+        let event = finished(&group);
+        let terminals = explored.verdicts();
+        found.add(RecordedTree {
+            tree_id,
+            slot: task.slot,
+            kind: task.kind,
+            status,
+            generated_tokens: explored.generated_tokens(),
+            terminals: record::saturate(terminals.len()),
+            correct_terminals: record::saturate(terminals.iter().filter(|v| **v == Verdict::Correct).count()),
+            wall_ms: millis(explored.elapsed),
+            group,
+        });
+        (self.observer)(event);
+        Ok(())
+    }
+}
+
+/// What is told of a finished tree. A cached solution is no merit of the policy.
+fn finished(group: &TrajectoryGroup) -> Event {
+    let sampled = || group.trajectories.iter().filter(|t| t.provenance != Provenance::Cached);
+    Event::TreeFinished {
+        solved: sampled().any(|t| t.verdict == Verdict::Correct),
+        verdicts: sampled().map(|t| t.verdict).collect(),
+    }
+}
+
+/// The row of a task's slot.
+pub fn slot(task: &Task) -> NewSlot {
+    NewSlot { slot: task.slot, problem: task.problem, kind: task.kind, known_solutions: task.known_solutions }
+}
+
+impl Found {
+    fn new(plan: &Plan) -> Found {
+        Found {
+            round: plan.round,
+            step: plan.step,
+            search_version: plan.search_version,
+            groups: BTreeMap::new(),
+            trees: 0,
+            solved: 0,
+            failed: 0,
+            first_failure: None,
+            trajectories: 0,
+            distinct_trajectories: 0,
+            sampled_trajectories: 0,
+            reward_sum: 0.0,
+            terminals: 0,
+            correct_terminals: 0,
+            generated_tokens: 0,
+            replays: 0,
+            replay_tokens: 0,
+            cached_trajectories: 0,
+            defective_trajectories: 0,
+            search: Duration::ZERO,
+        }
+    }
+
+    /// A tree that is in the store.
+    fn add(&mut self, tree: RecordedTree) {
+        let trajectories = &tree.group.trajectories;
+        // What the policy did: a cached solution is no merit of this step.
+        let sampled = || trajectories.iter().filter(|t| t.provenance != Provenance::Cached);
+        self.trees += 1;
+        self.solved += usize::from(sampled().any(|t| t.verdict == Verdict::Correct));
+        self.generated_tokens += tree.generated_tokens;
+        self.terminals += tree.terminals as usize;
+        self.correct_terminals += tree.correct_terminals as usize;
+        if tree.kind == TreeKind::Replay {
+            self.replays += 1;
+            self.replay_tokens += tree.generated_tokens;
+        }
+        if let TreeStatus::Failed { error } = tree.status {
+            self.failed += 1;
+            self.first_failure.get_or_insert(error);
+            return;
+        }
+        self.trajectories += trajectories.len();
+        self.sampled_trajectories += sampled().count();
+        self.distinct_trajectories += distinct(&tree.group);
+        self.reward_sum += sampled().map(|t| t.reward).sum::<f64>();
+        self.cached_trajectories += trajectories.iter().filter(|t| t.provenance == Provenance::Cached).count();
+        self.defective_trajectories += trajectories.iter().filter(|t| t.defect.is_some()).count();
+        self.groups.insert(tree.slot, tree.group);
+    }
+}
+
+/// The groups of stored trees, in slot order: what [`Found`] hands to the trainer.
+pub fn groups_of(trees: Vec<RecordedTree>) -> impl Iterator<Item = TrajectoryGroup> {
+    trees.into_iter().filter(|tree| !matches!(tree.status, TreeStatus::Failed { .. })).map(|tree| tree.group)
+}
+
+/// The learning half of a step.
+pub struct Updater {
+    /// Updates the policy.
+    pub trainer: Arc<Trainer>,
+    /// The engine's meter and counts.
+    pub explorer: Arc<Explorer>,
+    /// Keeps everything.
+    pub store: Store,
+    /// Row of the run.
+    pub run: RunId,
+    /// What is trained on.
+    pub selection: Selection,
+    /// Who watches.
+    pub observer: Observer,
+    /// When the last step ended.
+    pub since: Instant,
+}
+
+impl Updater {
+    /// Starts the clocks: what was before is no part of the next step's time.
+    pub fn begin(&mut self) {
+        self.explorer.meter.take();
+        self.since = Instant::now();
+    }
+
+    /// Trains on what was found and returns the step's figures after its row is committed.
     ///
     /// # Errors
     /// The first part that failed; what was recorded before stays.
     ///
     /// # Cancel safety
-    /// Trees that were stored stay (see `search` below for their order); the others are forgotten and their requests cancelled. A drop
-    /// during update or publication leaves the step unfinished in the store.
-    pub async fn run(
-        &self,
-        step: StepId,
-        problems: Vec<Posed>,
-        publisher: &mut Publisher,
-    ) -> Result<StepSummary, RunError> {
-        let search_version = publisher.current();
-        self.store.begin_step(record::step_begin(self.run, step, search_version, problems.len())).await?;
-        (self.observer)(Event::SearchStarted { step, trees: problems.len(), weight_version: search_version });
-
-        let search_started = Instant::now();
-        let found = self.search(step, problems).await?;
-        let search = search_started.elapsed();
-        if found.trees == found.failed {
-            let first = found.first_failure.unwrap_or_default();
-            return Err(RunError::AllTreesFailed { step, trees: found.trees, first });
-        }
-
+    /// A drop leaves the step unfinished in the store, to be resumed.
+    pub async fn learn(&mut self, mut found: Found, publisher: &mut Publisher) -> Result<StepSummary, RunError> {
+        let step = found.step;
         // Two programs on one server: without this, trees of somebody else's policy would be trained on as ours.
         publisher.confirm().await?;
         (self.observer)(Event::UpdateStarted { step });
         let train_started = Instant::now();
-        let groups: Vec<TrajectoryGroup> = found.groups.into_iter().map(|(_, group)| group).collect();
+        let (groups, left_out) = self.selection.training_groups(std::mem::take(&mut found.groups).into_values());
         let report = self.trainer.update(groups).await?;
         let train = train_started.elapsed();
         for reason in report.updates.iter().filter_map(|update| update.skipped.as_ref()) {
@@ -108,29 +394,41 @@ impl Stepper {
         let published = if report.updates_done() == 0 {
             None
         } else {
-            let version = search_version.next();
+            let version = publisher.current().next();
             (self.observer)(Event::PublishStarted { step, weight_version: version });
             Some(publisher.publish(version, Some(step)).await?)
         };
         let publish = publish_started.elapsed();
+        let tokens_saved = self.tokens_saved(&found).await?;
 
+        let wall = self.since.elapsed();
+        self.since = Instant::now();
         let summary = StepSummary {
+            round: found.round,
             step,
             trees: found.trees,
             solved_trees: found.solved,
             failed_trees: found.failed,
+            replays: found.replays,
+            tokens_saved,
+            cached_trajectories: found.cached_trajectories,
+            defective_trajectories: found.defective_trajectories,
             trajectories: found.trajectories,
             distinct_trajectories: found.distinct_trajectories,
             terminal_pass_frac: found.correct_terminals as f64 / found.terminals.max(1) as f64,
-            mean_reward: found.reward_sum / found.trajectories.max(1) as f64,
-            generated_tokens: found.generated_tokens,
-            search,
+            mean_reward: found.reward_sum / found.sampled_trajectories.max(1) as f64,
+            generated_tokens: usize::try_from(found.generated_tokens).unwrap_or(usize::MAX),
+            search: found.search,
             train,
             publish,
+            wall,
+            generating: self.explorer.meter.take(),
             loss: Some(report.loss()).filter(|loss| loss.is_finite()),
             grad_norm: Some(report.grad_norm()).filter(|norm| norm.is_finite()),
             engine_ratio_mean: Some(report.mismatch.mean_ratio).filter(|ratio| ratio.is_finite()),
+            groups_skipped: report.groups_skipped + left_out,
             is_diverged: report.updates_done() == 0 && report.updates_skipped() > 0,
+            search_version: found.search_version,
             weight_version: publisher.current(),
         };
         let (end, mut metrics) = record::step_end(&summary, &report, published.as_ref());
@@ -142,73 +440,14 @@ impl Stepper {
         Ok(summary)
     }
 
-    /// All trees of the step at once; the engine bounds the sequences in flight.
-    async fn search(&self, step: StepId, problems: Vec<Posed>) -> Result<Found, RunError> {
-        let mut trees = JoinSet::new();
-        for posed in problems {
-            let explorer = self.explorer.clone();
-            trees.spawn(async move {
-                let explored = explorer.explore(posed.task.clone()).await?;
-                Ok::<_, RunError>((posed, explored))
-            });
+    /// What the searches that the cache spared would have cost, less what was done instead: negative where rollouts cost
+    /// more than a search. By the mean of the run's searches so far; nothing is known before the first.
+    async fn tokens_saved(&self, found: &Found) -> Result<f64, RunError> {
+        if found.replays == 0 {
+            return Ok(0.0);
         }
-        let mut found = Found::default();
-        // A reproducible engine deserves a reproducible database: rows in the order of the slots. Otherwise a tree is
-        // stored the moment it is finished.
-        let in_order = self.explorer.engine.capabilities().is_reproducible;
-        let mut held: BTreeMap<u32, (Posed, Explored)> = BTreeMap::new();
-        let mut next = 0;
-        while let Some(finished) = trees.join_next().await {
-            let (posed, explored) = finished.map_err(RunError::Task)??;
-            held.insert(posed.task.slot, (posed, explored));
-            while let Some(entry) = held.first_entry().filter(|entry| !in_order || *entry.key() == next) {
-                let (posed, explored) = entry.remove();
-                next += 1;
-                self.keep(step, posed, explored, &mut found).await?;
-            }
-        }
-        // Trees finish in any order; the update must not depend on it.
-        found.groups.sort_by_key(|(slot, _)| *slot);
-        Ok(found)
-    }
-
-    /// Stores one finished tree and adds it to the step's figures.
-    async fn keep(&self, step: StepId, posed: Posed, explored: Explored, found: &mut Found) -> Result<(), RunError> {
-        let mut group = harvest(&explored.tree, posed.problem, None, posed.task.prompt.clone());
-        let rows = record::tree(self.run, step, &posed, &explored, &group, &self.explorer.tokenizer)?;
-        let tree_id = self.store.record_tree(rows.tree, rows.nodes, rows.trajectories, rows.solutions).await?;
-        group.tree = Some(tree_id);
-
-        let verdicts: Vec<Verdict> = group.trajectories.iter().map(|t| t.verdict).collect();
-        let solved = verdicts.contains(&Verdict::Correct);
-        found.trees += 1;
-        found.solved += usize::from(solved);
-        found.generated_tokens += explored.tree.spent().generated_tokens as usize;
-        for verdict in explored.tree.nodes().filter_map(|node| node.verdict()) {
-            found.terminals += 1;
-            found.correct_terminals += usize::from(verdict == Verdict::Correct);
-        }
-        match &explored.end {
-            Ok(reason) => {
-                if *reason != StopReason::Complete {
-                    tracing::debug!(tree_id = tree_id.0, ?reason, "tree ended early");
-                }
-                found.trajectories += group.trajectories.len();
-                found.distinct_trajectories += distinct(&group);
-                found.reward_sum += group.trajectories.iter().map(|t| t.reward).sum::<f64>();
-                if !group.trajectories.is_empty() {
-                    found.groups.push((posed.task.slot, group));
-                }
-            }
-            Err(error) => {
-                found.failed += 1;
-                found.first_failure.get_or_insert_with(|| error.to_string());
-                (self.observer)(Event::Warning(format!("a tree was given up: {error}")));
-                tracing::warn!(tree_id = tree_id.0, %error, "tree given up");
-            }
-        }
-        (self.observer)(Event::TreeFinished { solved, verdicts });
-        Ok(())
+        let search_tokens = self.store.reader().mean_search_tokens(self.run, found.step).await?;
+        Ok(search_tokens.map_or(0.0, |mean| mean * found.replays as f64 - found.replay_tokens as f64))
     }
 }
 
@@ -226,11 +465,14 @@ fn log(summary: &StepSummary) {
         weight_version = summary.weight_version.0,
         solved = summary.solved_trees,
         trees = summary.trees,
+        replays = summary.replays,
         mean_reward = summary.mean_reward,
         generated_tokens = summary.generated_tokens,
         search_ms = millis(summary.search),
         train_ms = millis(summary.train),
         publish_ms = millis(summary.publish),
+        generating_ms = millis(summary.generating),
+        wall_ms = millis(summary.wall),
         "step finished"
     );
 }

@@ -18,6 +18,7 @@ out=$(realpath "$out")
 
 settings=(
     "run.model=\"$model\"" "run.dir=\"$out/run\"" "data.problems=\"$out/problems.jsonl\""
+    "eval.problems=\"$out/heldout.jsonl\""
     "inference.engine=vllm" "inference.command=[\"$python\"]" "inference.device=\"$device\"" "train.device=\"$device\""
 )
 if [ "$device" = cuda ]; then
@@ -33,6 +34,7 @@ sets=()
 for setting in "${settings[@]}" "$@"; do sets+=(--set "$setting"); done
 
 "$orchestrator" problems generate --out "$out/problems.jsonl" --count 512 --mix sum=2,shopping
+"$orchestrator" problems generate --out "$out/heldout.jsonl" --count 64 --held-out --mix sum=2,shopping
 "$orchestrator" run --config "$root/configs/quickstart.toml" "${sets[@]}" 2>&1 | tee "$out/run.log"
 
 { if command -v nvidia-smi > /dev/null; then nvidia-smi -L; else grep -m1 'model name' /proc/cpuinfo; fi; } || true

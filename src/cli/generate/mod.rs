@@ -135,7 +135,7 @@ impl Hint for GenerateError {
 /// # Errors
 /// A model that cannot be used, a prompt that does not fit, output that cannot be written.
 pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
-    super::run::quiet_compute_threads(printer);
+    super::session::quiet_compute_threads(printer);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(GenerateError::Runtime)?;
     let result = runtime.block_on(talk::talk(args, printer));
     // A line that is still awaited from the terminal must not keep the process.

@@ -1,0 +1,116 @@
+//! Which run of a folder goes on, and what may be changed about it meanwhile.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::store::{RunRow, Store};
+use crate::types::RunId;
+
+use super::{DATABASE, RunError};
+
+/// Keys that a resumed run may have other values of than it began with: they change where and how fast it runs, and of what
+/// comes out the last bits at most. `run.steps` is one of them as long as there is one round: its steps are not divided otherwise by it.
+const FREE: [&str; 16] = [
+    "run.dir",
+    "run.model",
+    "run.weights_dir",
+    "run.keep_every",
+    "run.checkpoint_every",
+    "run.checkpoints_kept",
+    "run.canary_tolerance_nats",
+    "data.problems",
+    "eval.problems",
+    "eval.every",
+    "train.device",
+    "train.threads",
+    "train.micro_batch_tokens",
+    "train.vocab_chunk_tokens",
+    "train.checkpoint_activations",
+    "search.event_log",
+];
+
+/// A run that can go on.
+#[derive(Clone, Debug)]
+pub struct Resumable {
+    /// Its row.
+    pub row: RunRow,
+    /// Its folder.
+    pub dir: PathBuf,
+}
+
+/// The newest run in the folder `dir`, or the one that is named.
+///
+/// # Errors
+/// There is no database or no such run.
+pub async fn resumable(dir: &Path, run: Option<RunId>) -> Result<Resumable, RunError> {
+    let path = dir.join(DATABASE);
+    if !path.exists() {
+        return Err(RunError::NothingToResume { dir: dir.to_owned() });
+    }
+    // Opened for writing: a process that was killed at its very start may have left a database without tables.
+    let store = Store::open(&path).await?;
+    let row = match run {
+        Some(run) => store.reader().run(run).await,
+        None => store.reader().latest_run().await,
+    };
+    store.close().await?;
+    let row = row?;
+    let row = row.ok_or_else(|| RunError::NothingToResume { dir: dir.to_owned() })?;
+    Ok(Resumable { row, dir: dir.to_owned() })
+}
+
+/// The keys in which `wanted` differs from what the run was `begun` with and may not.
+///
+/// # Errors
+/// A path in the configuration that is not UTF-8.
+pub fn changed_keys(begun: &Config, wanted: &Config) -> Result<Vec<String>, RunError> {
+    let table = |config: &Config| -> Result<toml::Table, RunError> {
+        let text = crate::config::render(config)?;
+        // What was rendered a line above is TOML.
+        Ok(toml::from_str(&text).unwrap_or_default())
+    };
+    let (begun_table, wanted_table) = (table(begun)?, table(wanted)?);
+    let keys = |table: &toml::Table| -> Vec<String> {
+        let sections = table.iter().filter_map(|(section, keys)| Some((section, keys.as_table()?)));
+        sections.flat_map(|(section, keys)| keys.keys().map(move |key| format!("{section}.{key}"))).collect()
+    };
+    let value = |table: &toml::Table, name: &str| {
+        let (section, key) = name.split_once('.')?;
+        table.get(section)?.get(key).cloned()
+    };
+    let mut names = keys(&begun_table);
+    names.extend(keys(&wanted_table));
+    names.sort_unstable();
+    names.dedup();
+    let one_round = begun.curriculum.rounds == 1 && wanted.curriculum.rounds == 1;
+    names.retain(|name| {
+        let is_free = FREE.contains(&name.as_str())
+            || (name.starts_with("inference.") && name != "inference.engine")
+            || (name == "run.steps" && one_round);
+        !is_free && value(&begun_table, name) != value(&wanted_table, name)
+    });
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_results_may_not_change() {
+        let begun = Config::default();
+        let mut wanted = begun.clone();
+        wanted.run.dir = "elsewhere".into();
+        wanted.run.steps += 10;
+        wanted.inference.max_sequences = 3;
+        wanted.train.threads = 1;
+        assert_eq!(changed_keys(&begun, &wanted).unwrap(), Vec::<String>::new());
+        wanted.train.learning_rate *= 2.0;
+        wanted.search.dynamic_width = Some(crate::config::DynamicWidth { min_width: 1, decay: 1 });
+        wanted.curriculum.rounds = 2;
+        assert_eq!(
+            changed_keys(&begun, &wanted).unwrap(),
+            ["curriculum.rounds", "run.steps", "search.dynamic_width", "train.learning_rate"]
+        );
+    }
+}

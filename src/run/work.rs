@@ -1,0 +1,345 @@
+//! The whole of a run, round by round and step by step, from wherever the store says that it stands.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::config::{Config, Pipeline};
+use crate::inference::Engine;
+use crate::search::SpecialTokens;
+use crate::store::{NewStep, StepRow, Store};
+use crate::trainer::Trainer;
+use crate::types::{ProblemId, RunId, StepId, TreeKind, WeightVersion};
+use crate::verify::Verifier;
+
+use super::checkpoints::Checkpoints;
+use super::curriculum::{Curriculum, HardSet};
+use super::evaluate::Evaluator;
+use super::explore::{Explorer, Task};
+use super::judge::Judge;
+use super::meter::Meter;
+use super::problems::{Language, Problems};
+use super::publish::{PublishSettings, Publisher};
+use super::record;
+use super::restore::{Restorer, produced};
+use super::step::{Plan, Searcher, Selection, Updater, slot};
+use super::{Ended, Event, Goal, Observer, Reached, RunError};
+
+/// Steps in a row without a finite gradient after which a policy is given up.
+const MOST_DIVERGED_STEPS: u32 = 3;
+
+/// What the rounds of a run borrow.
+pub struct Work<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The text side of the model.
+    pub language: &'a Language,
+    /// The training problems.
+    pub problems: &'a Problems,
+    /// Their rows.
+    pub rows: &'a [ProblemId],
+    /// The held-out problems and their rows.
+    pub held_out: Option<(Problems, Vec<ProblemId>)>,
+    /// Keeps everything.
+    pub store: &'a Store,
+    /// Row of the run.
+    pub run: RunId,
+    /// Folder of the run.
+    pub run_dir: &'a Path,
+    /// Where exported weights go.
+    pub weights_dir: &'a Path,
+    /// How far to go.
+    pub goal: Goal,
+    /// Whether the run was begun by an earlier process.
+    pub is_resumed: bool,
+    /// Who watches.
+    pub observer: &'a Observer,
+    /// Locked while a server is being loaded.
+    pub loading: Arc<Mutex<()>>,
+}
+
+impl Work<'_> {
+    /// Goes on to the end.
+    ///
+    /// # Errors
+    /// The first failure that the run cannot go on from.
+    ///
+    /// # Cancel safety
+    /// What was committed stays, and a later process goes on from there.
+    pub async fn go(
+        mut self,
+        trainer: Arc<Trainer>,
+        engine: Arc<dyn Engine>,
+        started: Instant,
+        reached: &mut Reached,
+    ) -> Result<Ended, RunError> {
+        let capabilities = engine.capabilities().clone();
+        self.check_context(capabilities.max_model_tokens)?;
+        let selection = Selection::of(self.config);
+        let checkpoints = self.checkpoints()?;
+        let done = self.store.reader().done_steps(self.run).await?;
+        let mut publisher = Publisher::new(
+            engine.clone(),
+            trainer.clone(),
+            self.store.clone(),
+            PublishSettings {
+                run: self.run,
+                dir: self.weights_dir.to_owned(),
+                canary: self.problems.canary(capabilities.max_model_tokens),
+                tolerance_nats: self.config.run.canary_tolerance_nats,
+                keep_every: self.config.run.keep_every,
+                gate: self.loading.clone(),
+                observer: self.observer.clone(),
+            },
+        );
+        if self.is_resumed {
+            checkpoints.sweep()?;
+            self.restore(&trainer, &checkpoints, &done, selection, &mut publisher).await?;
+        } else {
+            // A database that was deleted may have left the checkpoints of another run of this number.
+            checkpoints.clear()?;
+            publisher.publish(WeightVersion::INITIAL, None).await?;
+        }
+        reached.steps_done = done.last().map_or(0, |step| number(step.step_id));
+        reached.weights = Some(publisher.version_dir(publisher.current()));
+        (self.observer)(Event::Ready { elapsed: started.elapsed(), max_sequences: capabilities.max_sequences });
+
+        let explorer = Arc::new(self.explorer(engine));
+        let searcher = Arc::new(Searcher {
+            explorer: explorer.clone(),
+            store: self.store.clone(),
+            run: self.run,
+            replay: self.config.replay.clone(),
+            selection,
+            observer: self.observer.clone(),
+        });
+        let updater = Updater {
+            trainer,
+            explorer: explorer.clone(),
+            store: self.store.clone(),
+            run: self.run,
+            selection,
+            observer: self.observer.clone(),
+            since: Instant::now(),
+        };
+        let evaluator = self.held_out.take().map(|(problems, rows)| Evaluator {
+            config: self.config.eval.clone(),
+            problems,
+            rows,
+            explorer: explorer.clone(),
+            store: self.store.clone(),
+            run: self.run,
+            steps: self.config.run.steps,
+            observer: self.observer.clone(),
+        });
+        let curriculum = Curriculum {
+            config: self.config,
+            problems: self.problems,
+            rows: self.rows,
+            explorer,
+            store: self.store,
+            run: self.run,
+            observer: self.observer,
+        };
+        let rounds = Rounds {
+            work: &self,
+            curriculum,
+            searcher,
+            updater,
+            publisher,
+            evaluator,
+            checkpoints,
+            diverged_steps: diverged_in_a_row(&done),
+        };
+        rounds.go(&done, reached).await
+    }
+
+    fn checkpoints(&self) -> Result<Checkpoints, RunError> {
+        let run = &self.config.run;
+        Checkpoints::open(self.run_dir, self.run, run.checkpoint_every, run.checkpoints_kept)
+    }
+
+    /// Brings trainer and server to the weights that the store says.
+    async fn restore(
+        &self,
+        trainer: &Trainer,
+        checkpoints: &Checkpoints,
+        done: &[StepRow],
+        selection: Selection,
+        publisher: &mut Publisher,
+    ) -> Result<(), RunError> {
+        let reader = self.store.reader();
+        let restorer =
+            Restorer { trainer, reader, run: self.run, selection, run_dir: self.run_dir, observer: self.observer };
+        let restored = restorer.restore(checkpoints, done).await?;
+        let maker = done.iter().rev().find(|step| produced(step) == Some(restored.version)).map(|step| step.step_id);
+        publisher.publish_again(restored.version, maker, restored.repeated).await?;
+        // Only now is it certain that the run can go on under the settings it was given.
+        self.store.resume_run(self.run, Some(crate::config::render(self.config)?)).await?;
+        let steps_done = done.last().map_or(0, |step| number(step.step_id));
+        tracing::info!(
+            steps_done,
+            checkpoint = restored.checkpoint.map(|step| step.0),
+            repeated = restored.repeated,
+            "resumed"
+        );
+        (self.observer)(Event::Resumed { steps_done, checkpoint: restored.checkpoint, repeated: restored.repeated });
+        Ok(())
+    }
+
+    fn explorer(&self, engine: Arc<dyn Engine>) -> Explorer {
+        let tokenizer = self.language.tokenizer.clone();
+        Explorer {
+            engine,
+            special: SpecialTokens { end_of_text: tokenizer.end_of_text().to_vec(), padding: None },
+            judge: Judge { tokenizer, verifier: Verifier::default(), observer: self.observer.clone() },
+            search: self.config.search.clone(),
+            stop: self.config.prompt.stop.clone().into(),
+            seed: self.config.run.seed,
+            request_timeout: Duration::from_secs(self.config.inference.request_timeout_s),
+            meter: Meter::default(),
+            observer: self.observer.clone(),
+        }
+    }
+
+    fn check_context(&self, context_tokens: usize) -> Result<(), RunError> {
+        let search = &self.config.search;
+        let response_tokens = search.max_depth as usize * search.step_tokens as usize;
+        let held_out = self.held_out.as_ref().map_or(0, |(problems, _)| problems.longest_prompt_tokens());
+        let prompt_tokens = self.problems.longest_prompt_tokens().max(held_out);
+        if prompt_tokens + response_tokens > context_tokens {
+            return Err(RunError::Context { prompt_tokens, response_tokens, context_tokens });
+        }
+        Ok(())
+    }
+}
+
+/// The parts at work, and where they stand.
+struct Rounds<'a> {
+    work: &'a Work<'a>,
+    curriculum: Curriculum<'a>,
+    searcher: Arc<Searcher>,
+    updater: Updater,
+    publisher: Publisher,
+    evaluator: Option<Evaluator>,
+    checkpoints: Checkpoints,
+    diverged_steps: u32,
+}
+
+impl Rounds<'_> {
+    async fn go(mut self, done: &[StepRow], reached: &mut Reached) -> Result<Ended, RunError> {
+        let (store, run) = (self.work.store, self.work.run);
+        let rounds = self.work.config.curriculum.rounds;
+        self.evaluate(reached.steps_done, false).await?;
+        for round in 1..=rounds {
+            let hard = self.curriculum.open(round, self.publisher.current()).await?;
+            if self.work.goal == Goal::Filter {
+                return Ok(Ended::AllSteps);
+            }
+            if hard.problems.is_empty() {
+                store.finish_round(run, hard.round).await?;
+                self.evaluate(reached.steps_done, true).await?;
+                return Ok(Ended::NothingHard);
+            }
+            self.updater.begin();
+            self.steps(&hard, done.len(), reached).await?;
+            store.finish_round(run, hard.round).await?;
+        }
+        Ok(Ended::AllSteps)
+    }
+
+    /// The steps of a round that are not done yet.
+    async fn steps(&mut self, hard: &HardSet, done: usize, reached: &mut Reached) -> Result<(), RunError> {
+        let is_overlapping = self.work.config.run.pipeline == Pipeline::Overlap;
+        let begun = self.work.store.reader().unfinished_steps(self.work.run).await?;
+        let mut begun: BTreeMap<u32, StepRow> = begun.into_iter().map(|row| (number(row.step_id), row)).collect();
+        let mut ahead = JoinSet::new();
+        let first = hard.first_step.max(u32::try_from(done).unwrap_or(u32::MAX).saturating_add(1));
+        for step in first..=hard.last_step {
+            let found = match ahead.join_next().await {
+                Some(found) => found.map_err(RunError::Task)??,
+                None => self.searcher.search(self.plan(hard, step, begun.remove(&step)).await?).await?,
+            };
+            if is_overlapping && step < hard.last_step {
+                let plan = self.plan(hard, step + 1, begun.remove(&(step + 1))).await?;
+                let searcher = self.searcher.clone();
+                ahead.spawn(async move { searcher.search(plan).await });
+            }
+            let summary = self.updater.learn(found, &mut self.publisher).await?;
+            reached.steps_done = step;
+            reached.weights = Some(self.publisher.version_dir(self.publisher.current()));
+            self.checkpoints.take(&self.updater.trainer, summary.step, self.publisher.current()).await?;
+            self.diverged_steps = if summary.is_diverged { self.diverged_steps + 1 } else { 0 };
+            if self.diverged_steps == MOST_DIVERGED_STEPS {
+                return Err(RunError::Diverged { steps: self.diverged_steps, version: self.publisher.current() });
+            }
+            self.evaluate(step, false).await?;
+        }
+        Ok(())
+    }
+
+    /// What a step does: as it was planned when it was begun, else planned now.
+    async fn plan(&self, hard: &HardSet, step: u32, begun: Option<StepRow>) -> Result<Plan, RunError> {
+        let (store, run) = (self.work.store, self.work.run);
+        let (mut tasks, mut reserve) = self.curriculum.plan(hard, step).await?;
+        let first = tasks.len();
+        let id = StepId(i64::from(step));
+        let mut search_version = self.publisher.current();
+        let mut recorded = Vec::new();
+        if let Some(begun) = begun {
+            search_version = begun.search_weight_version;
+            // What a server refused it may accept now.
+            store.remove_failed_trees(run, id).await?;
+            tasks = self.begun_tasks(step).await?;
+            reserve.drain(..tasks.len().saturating_sub(first).min(reserve.len()));
+            recorded = store.reader().recorded_trees(run, id).await?;
+        } else {
+            let slots = tasks.iter().map(slot).collect();
+            let new = NewStep { run, step: id, round: hard.round, search_weight_version: search_version, slots };
+            store.begin_step(new).await?;
+        }
+        Ok(Plan { round: hard.round, step: id, search_version, tasks, first, reserve, recorded })
+    }
+
+    async fn begun_tasks(&self, step: u32) -> Result<Vec<Task>, RunError> {
+        let places: BTreeMap<ProblemId, usize> = self.work.rows.iter().copied().zip(0..).collect();
+        let slots = self.work.store.reader().step_slots(self.work.run, StepId(i64::from(step))).await?;
+        slots
+            .into_iter()
+            .map(|row| {
+                let place = places.get(&row.problem_id).copied();
+                let place =
+                    place.ok_or_else(|| RunError::ProblemsChanged { path: self.work.config.data.problems.clone() })?;
+                let kind: TreeKind = row.kind;
+                Ok(self.curriculum.task(step, row.slot, place, kind, row.known_solutions))
+            })
+            .collect()
+    }
+
+    async fn evaluate(&mut self, step: u32, is_last: bool) -> Result<(), RunError> {
+        let Some(evaluator) = &self.evaluator else { return Ok(()) };
+        if self.work.goal != Goal::Filter
+            && evaluator.evaluate(step, self.publisher.current(), is_last).await?.is_some()
+        {
+            self.updater.begin();
+        }
+        Ok(())
+    }
+}
+
+fn number(step: StepId) -> u32 {
+    u32::try_from(step.0).unwrap_or(0)
+}
+
+/// Finished steps at the end of which every update was skipped.
+fn diverged_in_a_row(done: &[StepRow]) -> u32 {
+    let is_diverged = |step: &&StepRow| {
+        let reason = step.end.as_ref().and_then(|end| end.update_skip_reason.as_deref());
+        reason.is_some_and(|reason| reason != record::NO_SIGNAL)
+    };
+    record::saturate(done.iter().rev().take_while(is_diverged).count())
+}
