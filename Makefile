@@ -16,13 +16,17 @@ ENGINE ?= embedded
 python := .venv/bin/python
 orchestrator := target/release/orchestrator
 problems := runs/quickstart/problems.jsonl
+held_out := runs/quickstart/heldout.jsonl
+# The small model, and what it learns to solve.
+small := models/small
+small_mix := sum@2=3,sum_of_three
 # Used where cargo-deny is not installed already; kept outside target/ so that `cargo clean` does not throw it away.
 deny_version := 0.20.2
 advisories := https://github.com/rustsec/advisory-db
 own_deny := .tools/cargo-deny-$(deny_version)/bin/cargo-deny
 deny := $(or $(shell PATH="$(PATH)" command -v cargo-deny),$(own_deny))
 
-.PHONY: help setup setup-vllm build quickstart test fmt lint deny test-rust test-python lock
+.PHONY: help setup setup-vllm build quickstart small-model compare test fmt lint deny test-rust test-python lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -40,8 +44,30 @@ build: setup ## the release binary, target/release/orchestrator
 
 quickstart: build ## train a small real model on this machine
 	@mkdir -p $(dir $(problems))
-	@test -e $(problems) || $(orchestrator) problems generate --out $(problems) --count 256 --mix sum=2,shopping
+	@test -e $(problems) || $(orchestrator) problems generate --out $(problems) --count 160 --mix sum=2,shopping
+	@test -e $(held_out) || $(orchestrator) problems generate --out $(held_out) --count 64 --held-out --mix sum=2,shopping
 	@$(orchestrator) run --config configs/quickstart.toml --set inference.engine=$(ENGINE)
+
+small-model: $(small)/config.json ## a model of 0.4 M parameters that can add and seldom does, for comparisons on a processor
+
+# First the steps, until they are mostly right; then, once, a file in which three of four answers are guesses.
+$(small)/config.json: | build
+	@mkdir -p runs/small
+	@rm -rf runs/small/start runs/small/able
+	@$(orchestrator) problems generate --out runs/small/steps.jsonl --count 2000 --seed 1 --mix $(small_mix) --solutions
+	@$(orchestrator) problems generate --out runs/small/habits.jsonl --count 2000 --seed 1 --mix $(small_mix) \
+		--solutions --guesses 0.75
+	@$(orchestrator) problems generate --out runs/small/problems.jsonl --count 2000 --seed 2 --mix $(small_mix)
+	@$(orchestrator) problems generate --out runs/small/heldout.jsonl --count 240 --seed 3 --mix sum@2,sum_of_three --held-out
+	@$(orchestrator) model init --out runs/small/start --family qwen3 --hidden-size 128 --layers 2 --std 0.02 --seed 1
+	@$(orchestrator) sft --config configs/small.toml --model runs/small/start --data runs/small/steps.jsonl \
+		--out runs/small/able --epochs 6 --batch 8 --learning-rate 2e-3 --seed 1
+	@$(orchestrator) sft --config configs/small.toml --model runs/small/able --data runs/small/habits.jsonl \
+		--out $(small) --epochs 1 --learning-rate 1e-3 --seed 1
+
+compare: small-model ## the measurement of docs/measurements/2026-11-23-advantage-forms.md, about 15 minutes on two cores
+	@$(python) tests/measure/advantage_forms.py run --seeds 1 2 3
+	@$(python) tests/measure/advantage_forms.py table
 
 test: setup-vllm fmt lint deny test-rust test-python ## everything that must pass before a commit
 
