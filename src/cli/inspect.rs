@@ -10,7 +10,7 @@ use crate::report::{
     TreeStyle, learning_table, mistakes_text, rounds_table, runs_table, steps_table, token_use_table, tree_report,
     tree_text, trees_table, weights_table,
 };
-use crate::run::{DATABASE, RunError};
+use crate::run::DATABASE;
 use crate::store::{Reader, RunRow, TreeFilter};
 use crate::types::{RunId, StepId, TreeId, Verdict};
 
@@ -146,10 +146,7 @@ impl Hint for InspectError {
 /// # Errors
 /// A database that cannot be read, or a run or tree that is not in it.
 pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| RunError::Io { action: "start the runtime for", path: args.path.clone(), source })?;
+    let runtime = super::session::runtime()?;
     let text = runtime.block_on(inspect(&args, printer))?;
     printer.data(&text)?;
     Ok(0)

@@ -142,7 +142,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
                 prompter,
                 prompt: config.prompt,
                 vocab_tokens: usize::try_from(model.vocab_size).unwrap_or_default(),
-                budget_tokens: config.search.max_depth as usize * config.search.step_tokens as usize,
+                budget_tokens: config.search.response_budget_tokens() as usize,
             };
             let solutions = parse(&from, &language)?;
             let counts = runtime.block_on(import(&dir, solutions))?;

@@ -360,6 +360,11 @@ impl SearchConfig {
         }
     }
 
+    /// Most sampled tokens of an answer. A configuration that passed [`crate::config::validate()`] does not overflow.
+    pub fn response_budget_tokens(&self) -> u32 {
+        self.max_depth * self.step_tokens
+    }
+
     /// Continuations of a node at `depth`; at least 1 in a configuration without [`problems`](Self::problems).
     pub fn width_at(&self, depth: u32) -> u32 {
         let Some(dynamic) = self.dynamic_width else { return self.width };

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::config::{Algorithm, Config, CurriculumConfig};
 use crate::data::{ProblemOrder, shuffle};
 use crate::rng::{self, Purpose};
-use crate::store::{FilteredProblem, NewRound, RoundReason, RoundStatus, Store};
+use crate::store::{FilteredProblem, NewRound, RoundReason, RoundStatus, StepSlot, Store};
 use crate::types::{ProblemId, RoundId, RunId, StepId, TreeKind, Verdict, WeightVersion};
 
 use super::explore::{Explorer, Task};
@@ -40,6 +40,8 @@ pub struct Curriculum<'a> {
     pub problems: &'a Problems,
     /// Their rows, in the same order.
     pub rows: &'a [ProblemId],
+    /// Place in the file of each row.
+    pub places: BTreeMap<ProblemId, usize>,
     /// Samples rollouts.
     pub explorer: Arc<Explorer>,
     /// Keeps everything.
@@ -75,7 +77,6 @@ impl Curriculum<'_> {
         let CurriculumConfig { rounds, .. } = self.config.curriculum;
         let (first_step, last_step) = steps_of_round(self.config.run.steps, rounds, round);
         let id = RoundId(i64::from(round));
-        let places: BTreeMap<ProblemId, usize> = self.rows.iter().copied().zip(0..).collect();
         let known = self.store.reader().rounds(self.run).await?.into_iter().find(|row| row.round_id == id);
         if known.is_some() {
             // More steps may have been asked for.
@@ -95,12 +96,12 @@ impl Curriculum<'_> {
         }
         let is_filtering = known.is_none_or(|row| row.status == RoundStatus::Filtering);
         let candidates = self.store.reader().round_problems(self.run, id).await?;
-        if candidates.iter().any(|candidate| !places.contains_key(&candidate.problem_id)) {
-            return Err(RunError::ProblemsChanged { path: self.config.data.problems.clone() });
+        for candidate in &candidates {
+            self.place(candidate.problem_id)?;
         }
         if is_filtering {
             let open = candidates.iter().filter(|candidate| candidate.reason.is_none());
-            let open: Vec<usize> = open.filter_map(|candidate| places.get(&candidate.problem_id).copied()).collect();
+            let open: Vec<usize> = open.map(|candidate| self.place(candidate.problem_id)).collect::<Result<_, _>>()?;
             self.filter(id, open).await?;
             self.store.begin_training(self.run, id).await?;
         }
@@ -113,7 +114,7 @@ impl Curriculum<'_> {
             hard: hard().count(),
             cached: hard().filter(|candidate| candidate.has_solution == Some(true)).count(),
         });
-        let problems = hard().filter_map(|candidate| places.get(&candidate.problem_id).copied()).collect();
+        let problems = hard().map(|candidate| self.place(candidate.problem_id)).collect::<Result<_, _>>()?;
         Ok(HardSet { round: id, first_step, last_step, problems })
     }
 
@@ -265,8 +266,26 @@ impl Curriculum<'_> {
         Ok((tasks, reserve))
     }
 
+    /// The tasks of a step that was begun before, as they were planned then.
+    ///
+    /// # Errors
+    /// The store; a problem that is no longer in the file.
+    pub async fn planned(&self, step: u32) -> Result<Vec<Task>, RunError> {
+        let slots = self.store.reader().step_slots(self.run, StepId(i64::from(step))).await?;
+        let task = |row: StepSlot| {
+            let place = self.place(row.problem_id)?;
+            Ok(self.task(step, row.slot, place, row.kind, row.known_solutions))
+        };
+        slots.into_iter().map(task).collect()
+    }
+
+    fn place(&self, problem: ProblemId) -> Result<usize, RunError> {
+        let place = self.places.get(&problem).copied();
+        place.ok_or_else(|| RunError::ProblemsChanged { path: self.config.data.problems.clone() })
+    }
+
     /// The task of one slot.
-    pub fn task(&self, step: u32, slot: u32, place: usize, kind: TreeKind, known_solutions: u32) -> Task {
+    fn task(&self, step: u32, slot: u32, place: usize, kind: TreeKind, known_solutions: u32) -> Task {
         Task {
             step: StepId(i64::from(step)),
             slot,

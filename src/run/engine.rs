@@ -95,12 +95,13 @@ impl Parts {
     }
 }
 
-fn trainer_spec(config: &Config, generator: Option<GeneratorSpec>) -> TrainerSpec {
+/// The trainer of a run; with `generator` it is what samples, too.
+pub(super) fn trainer_spec(config: &Config, generator: Option<GeneratorSpec>) -> TrainerSpec {
     TrainerSpec {
         config: config.train.clone(),
         model_dir: config.run.model.clone(),
         temperature: config.search.temperature,
-        response_budget_tokens: config.search.max_depth * config.search.step_tokens,
+        response_budget_tokens: config.search.response_budget_tokens(),
         generator,
         purpose: Use::Training,
     }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::store::{Reader, StepRow};
-use crate::trainer::{CheckpointMark, Trainer, TrainerSpec, Use, folder};
+use crate::trainer::{CheckpointMark, Trainer, folder};
 use crate::types::{RunId, StepId, WeightVersion};
 
 use super::checkpoints::Checkpoints;
+use super::engine::trainer_spec;
 use super::restore::{Restorer, digest, produced};
 use super::step::Selection;
 use super::{DATABASE, Observer, RunError};
@@ -84,7 +85,7 @@ pub async fn train(
     let run_dir = dir.join(format!("run-{}", job.run));
     let checkpoints = Checkpoints::existing(&run_dir, job.run);
     // What came before happened under the recorded settings, whatever is tried now.
-    let mut trainer = spawn(&job.recorded).await?;
+    let mut trainer = Trainer::spawn(trainer_spec(&job.recorded, None)).await?;
     let selection = Selection::of(&job.recorded);
     let restorer =
         Restorer { trainer: &trainer, reader: &reader, run: job.run, selection, run_dir: &run_dir, observer };
@@ -94,7 +95,7 @@ pub async fn train(
         let step = before.last().map_or(StepId(0), |step| step.step_id);
         let saved = trainer.save_checkpoint(&handover, CheckpointMark { run: job.run, step, version }).await;
         drop(trainer);
-        trainer = spawn(&job.config).await?;
+        trainer = Trainer::spawn(trainer_spec(&job.config, None)).await?;
         let loaded = match saved {
             Ok(_) => trainer.load_checkpoint(&handover).await.map(|_| ()),
             Err(error) => Err(error),
@@ -123,16 +124,4 @@ pub async fn train(
         None => digest(&trainer, &run_dir, version).await?,
     };
     Ok(OfflineOutcome { version, digest, recorded_digest, out: job.out.clone() })
-}
-
-async fn spawn(config: &Config) -> Result<Trainer, RunError> {
-    let spec = TrainerSpec {
-        config: config.train.clone(),
-        model_dir: config.run.model.clone(),
-        temperature: config.search.temperature,
-        response_budget_tokens: config.search.max_depth * config.search.step_tokens,
-        generator: None,
-        purpose: Use::Training,
-    };
-    Ok(Trainer::spawn(spec).await?)
 }

@@ -301,7 +301,7 @@ fn answer_rows(answers: &Answers, root: NodeContent, tokenizer: &ModelTokenizer)
             tag: format!("0.{}", index + 1),
             depth: 1,
             visits: u32::from(is_trained),
-            q_total: if is_trained { answers.reward(answer) } else { 0.0 },
+            q_total: if is_trained { answer.reward } else { 0.0 },
             entropy_nats: Some(answer.entropy_nats()).filter(|entropy| entropy.is_finite()),
             token_count: saturate(answer.tokens.len()),
             finish_reason: Some(answer.finish),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::inference::EngineError;
 use crate::rng::{self, Purpose};
-use crate::search::StopReason;
+use crate::search::{CORRECT_REWARD, Ending, StopReason, mean_entropy_nats, reward};
 use crate::types::{
     Defect, FinishReason, GenerateRequest, GroupNode, NodeId, Prompt, Provenance, Sampling, SolutionId, TokenId,
     Trajectory, TrajectoryGroup, Verdict, WeightVersion,
@@ -32,6 +32,8 @@ pub struct Answer {
     pub weight_version: WeightVersion,
     /// Whether it is right.
     pub verdict: Verdict,
+    /// What it is worth, as the leaf of a search would be; without meaning where the verdict is an error.
+    pub reward: f64,
     /// What makes it unfit for training.
     pub defect: Option<Defect>,
     /// The cached solution that it is; `None` for a rollout.
@@ -58,7 +60,6 @@ pub struct Answers {
     pub answers: Vec<Answer>,
     /// Which of them are trained on.
     pub trained: Vec<usize>,
-    incomplete_reward: f64,
 }
 
 /// How whole answers are sampled.
@@ -75,18 +76,7 @@ pub struct RolloutRequest {
 impl Answer {
     /// Mean -logprob of its tokens, in nats; NaN where no logprob is known.
     pub fn entropy_nats(&self) -> f64 {
-        let known = || self.logprobs.iter().filter(|logprob| logprob.is_finite());
-        // Adding 0 turns -0 into 0.
-        -(known().map(|&logprob| f64::from(logprob)).sum::<f64>() / known().count() as f64) + 0.0
-    }
-
-    /// +1 correct, `incomplete_reward` if cut off without an answer, else -1 (equation 4).
-    pub fn reward(&self, incomplete_reward: f64) -> f64 {
-        match self.verdict {
-            Verdict::Correct => 1.0,
-            Verdict::NoAnswer if self.finish == FinishReason::Length => incomplete_reward,
-            _ => -1.0,
-        }
+        mean_entropy_nats(&self.logprobs)
     }
 
     fn provenance(&self) -> Provenance {
@@ -110,11 +100,6 @@ impl Answers {
         NodeId(u32::try_from(index + 1).unwrap_or(u32::MAX))
     }
 
-    /// The answer's reward.
-    pub fn reward(&self, answer: &Answer) -> f64 {
-        answer.reward(self.incomplete_reward)
-    }
-
     /// The answers that are trained on, each a path of one node.
     pub fn group(&self, task: &Task) -> TrajectoryGroup {
         let chosen = || self.trained.iter().map(|&index| (index, &self.answers[index]));
@@ -126,7 +111,7 @@ impl Answers {
                 tokens: answer.tokens.clone(),
                 logprobs: answer.logprobs.clone(),
                 weight_version: answer.weight_version,
-                q_total: self.reward(answer),
+                q_total: answer.reward,
             })
             .collect();
         let trajectories = chosen()
@@ -134,7 +119,7 @@ impl Answers {
             .map(|(place, (_, answer))| Trajectory {
                 path: vec![place],
                 verdict: answer.verdict,
-                reward: self.reward(answer),
+                reward: answer.reward,
                 entropy_nats: answer.entropy_nats(),
                 response_tokens: answer.tokens.len(),
                 provenance: answer.provenance(),
@@ -169,11 +154,11 @@ impl Explorer {
         };
         let trained = if end.is_ok() {
             let cached = choose(cached, &answers, most_cached, rng::seed(self.seed, Purpose::Replay, &ids));
-            replace(&mut answers, cached, self.budget_tokens() as usize)
+            replace(&mut answers, cached, self.search.response_budget_tokens() as usize)
         } else {
             Vec::new()
         };
-        let answers = Answers { answers, trained, incomplete_reward: self.search.incomplete_reward };
+        let answers = Answers { answers, trained };
         Ok(Explored { grown: Grown::Answers(answers), end, elapsed: started.elapsed(), seed })
     }
 
@@ -194,7 +179,7 @@ impl Explorer {
             affinity: request.seed,
             tokens: prompt.tokens.to_vec(),
             n: request.n,
-            max_tokens: self.budget_tokens(),
+            max_tokens: self.search.response_budget_tokens(),
             sampling: request.sampling,
             stop: self.stop.clone(),
             stop_token_ids: self.special.end_of_text.clone().into(),
@@ -211,8 +196,10 @@ impl Explorer {
         let judged = continuations.into_iter().map(|continuation| {
             let verdict = self.judge.verdict(&continuation.tokens, reference);
             let is_cut = continuation.finish == FinishReason::Length;
+            let ending = if is_cut { Ending::DepthLimit } else { Ending::EndOfText };
             Answer {
                 verdict,
+                reward: reward(&self.search, ending, verdict),
                 defect: self.judge.defect(&continuation.tokens, is_cut, verdict),
                 tokens: continuation.tokens,
                 logprobs: continuation.logprobs,
@@ -222,11 +209,6 @@ impl Explorer {
             }
         });
         Ok(Ok(judged.collect()))
-    }
-
-    /// Tokens that a whole answer may have.
-    fn budget_tokens(&self) -> u32 {
-        self.search.max_depth * self.search.step_tokens
     }
 
     /// A whole answer takes as long as all the steps of a path.
@@ -271,6 +253,7 @@ fn replace(answers: &mut Vec<Answer>, cached: Vec<CachedSolution>, budget: usize
             logprobs: solution.logprobs,
             weight_version: solution.weight_version,
             verdict: Verdict::Correct,
+            reward: CORRECT_REWARD,
             defect: None,
             solution: Some(solution.id),
         });
@@ -289,6 +272,7 @@ mod tests {
             finish: FinishReason::Stop,
             weight_version: WeightVersion(3),
             verdict,
+            reward: 0.0,
             defect: None,
             solution: None,
         }

@@ -59,9 +59,8 @@ impl Selection {
 
     /// Of a run.
     pub fn of(config: &Config) -> Selection {
-        let budget = config.search.max_depth * config.search.step_tokens;
         Selection {
-            advantage: advantage_settings(&config.train, budget),
+            advantage: advantage_settings(&config.train, config.search.response_budget_tokens()),
             dynamic_sampling: config.curriculum.dynamic_sampling,
         }
     }
@@ -217,8 +216,7 @@ impl Searcher {
     async fn cached(&self, task: &Task) -> Result<Vec<CachedSolution>, RunError> {
         let rows = self.store.reader().cached_solutions(self.run, task.problem).await?;
         let known = rows.into_iter().take(task.known_solutions as usize);
-        let search = &self.explorer.search;
-        let budget_tokens = search.max_depth as usize * search.step_tokens as usize;
+        let budget_tokens = self.explorer.search.response_budget_tokens() as usize;
         let vocab_tokens = self.explorer.engine.capabilities().vocab_tokens;
         // What was brought in under another configuration or for another model.
         let (fit, unfit): (Vec<_>, Vec<_>) = known.partition(|row| {

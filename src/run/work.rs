@@ -13,13 +13,13 @@ use crate::inference::Engine;
 use crate::search::SpecialTokens;
 use crate::store::{NewStep, StepRow, Store};
 use crate::trainer::Trainer;
-use crate::types::{ProblemId, RunId, StepId, TreeKind, WeightVersion};
+use crate::types::{ProblemId, RunId, StepId, WeightVersion};
 use crate::verify::Verifier;
 
 use super::checkpoints::Checkpoints;
 use super::curriculum::{Curriculum, HardSet};
 use super::evaluate::Evaluator;
-use super::explore::{Explorer, Task};
+use super::explore::Explorer;
 use super::judge::Judge;
 use super::meter::Meter;
 use super::problems::{Language, Problems};
@@ -140,6 +140,7 @@ impl Work<'_> {
             config: self.config,
             problems: self.problems,
             rows: self.rows,
+            places: self.rows.iter().copied().zip(0..).collect(),
             explorer,
             store: self.store,
             run: self.run,
@@ -207,8 +208,7 @@ impl Work<'_> {
     }
 
     fn check_context(&self, context_tokens: usize) -> Result<(), RunError> {
-        let search = &self.config.search;
-        let response_tokens = search.max_depth as usize * search.step_tokens as usize;
+        let response_tokens = self.config.search.response_budget_tokens() as usize;
         let held_out = self.held_out.as_ref().map_or(0, |(problems, _)| problems.longest_prompt_tokens());
         let prompt_tokens = self.problems.longest_prompt_tokens().max(held_out);
         if prompt_tokens + response_tokens > context_tokens {
@@ -294,7 +294,7 @@ impl Rounds<'_> {
             search_version = begun.search_weight_version;
             // What a server refused it may accept now.
             store.remove_failed_trees(run, id).await?;
-            tasks = self.begun_tasks(step).await?;
+            tasks = self.curriculum.planned(step).await?;
             reserve.drain(..tasks.len().saturating_sub(first).min(reserve.len()));
             recorded = store.reader().recorded_trees(run, id).await?;
         } else {
@@ -303,21 +303,6 @@ impl Rounds<'_> {
             store.begin_step(new).await?;
         }
         Ok(Plan { round: hard.round, step: id, search_version, tasks, first, reserve, recorded })
-    }
-
-    async fn begun_tasks(&self, step: u32) -> Result<Vec<Task>, RunError> {
-        let places: BTreeMap<ProblemId, usize> = self.work.rows.iter().copied().zip(0..).collect();
-        let slots = self.work.store.reader().step_slots(self.work.run, StepId(i64::from(step))).await?;
-        slots
-            .into_iter()
-            .map(|row| {
-                let place = places.get(&row.problem_id).copied();
-                let place =
-                    place.ok_or_else(|| RunError::ProblemsChanged { path: self.work.config.data.problems.clone() })?;
-                let kind: TreeKind = row.kind;
-                Ok(self.curriculum.task(step, row.slot, place, kind, row.known_solutions))
-            })
-            .collect()
     }
 
     async fn evaluate(&mut self, step: u32, is_last: bool) -> Result<(), RunError> {

@@ -33,6 +33,11 @@ impl LogprobSum {
     }
 }
 
+/// Mean -logprob of a token sequence; NaN where no logprob is usable.
+pub fn mean_entropy_nats(logprobs: &[f32]) -> f64 {
+    LogprobSum::of(logprobs).entropy_nats()
+}
+
 /// The key by which entropies are ranked, lowest first: unknown comes last.
 pub(super) fn rank(entropy_nats: f64) -> f64 {
     if entropy_nats.is_nan() { f64::INFINITY } else { entropy_nats }

@@ -33,9 +33,10 @@ mod tree;
 mod uct;
 
 pub use budget::{Spent, StopReason};
+pub use entropy::mean_entropy_nats;
 pub use error::SearchError;
 pub use event::{Event, SelectKind, Selection};
 pub use harvest::harvest;
 pub use node::NodeRef;
-pub use terminal::{Ending, SpecialTokens};
+pub use terminal::{CORRECT_REWARD, Ending, SpecialTokens, reward};
 pub use tree::{Child, Next, Tree};

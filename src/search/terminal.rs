@@ -4,7 +4,7 @@ use crate::config::{SearchConfig, SearchRules};
 use crate::types::{Continuation, FinishReason, TokenId, Verdict};
 
 /// Reward of a correct answer (eq. 4).
-const CORRECT_REWARD: f64 = 1.0;
+pub const CORRECT_REWARD: f64 = 1.0;
 /// Reward of a wrong one.
 pub(super) const INCORRECT_REWARD: f64 = -1.0;
 
@@ -63,7 +63,7 @@ pub(super) fn is_incomplete(ending: Ending, verdict: Verdict) -> bool {
 
 /// What a terminal is worth: +1 correct, `incomplete_reward` if cut off without an answer, else -1 (eq. 4). Not to be
 /// used where the verdict is [`Verdict::Error`]: such a terminal has no reward.
-pub(super) fn reward(config: &SearchConfig, ending: Ending, verdict: Verdict) -> f64 {
+pub fn reward(config: &SearchConfig, ending: Ending, verdict: Verdict) -> f64 {
     if verdict == Verdict::Correct {
         CORRECT_REWARD
     } else if is_incomplete(ending, verdict) {
