@@ -17,6 +17,7 @@ pub mod search;
 pub mod source;
 pub mod train;
 pub mod validate;
+pub mod verify;
 
 pub use curriculum::{CurriculumConfig, EvalConfig, ReplayConfig};
 pub use data::{DataConfig, PromptConfig, PromptKind};
@@ -33,7 +34,8 @@ pub use source::{Source, SourceError, sources};
 pub use train::{
     AdvantageForm, ComputeDtype, DeviceChoice, ExportDtype, LossMean, OldLogprobs, TokenCredit, TrainConfig,
 };
-pub use validate::validate;
+pub use validate::{validate, validate_verify};
+pub use verify::{Extraction, Fallback, PercentRule, VerifyConfig};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,11 +59,22 @@ pub struct Config {
     pub inference: InferenceConfig,
     /// The trainer.
     pub train: TrainConfig,
+    /// Final answers and their comparison.
+    pub verify: VerifyConfig,
     /// Measuring the policy.
     pub eval: EvalConfig,
 }
 
 impl Config {
+    /// `[verify]`, with the Python that `[inference]` names where it names none.
+    pub fn verify_rules(&self) -> VerifyConfig {
+        let mut rules = self.verify.clone();
+        if let (true, Some(program)) = (rules.python.as_os_str().is_empty(), self.inference.command.first()) {
+            rules.python = program.into();
+        }
+        rules
+    }
+
     /// The largest number of whole answers that one request asks for; 0 where none does.
     pub fn most_rollouts(&self) -> u32 {
         let in_training = self.replay.enabled || self.run.algorithm != Algorithm::Deepsearch;

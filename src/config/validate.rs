@@ -12,12 +12,23 @@ pub fn validate(config: &Config) -> Result<(), ConfigErrors> {
     let mut rules = Rules { broken: Vec::new() };
     run(config, &mut rules);
     curriculum(config, &mut rules);
+    verify(config, &mut rules);
     eval(config, &mut rules);
     prompt(config, &mut rules);
     search(config, &mut rules);
     inference(config, &mut rules);
     train(config, &mut rules);
     budgets(config, &mut rules);
+    ConfigErrors::check(rules.broken)
+}
+
+/// Checks `[verify]` alone: what judges answers needs nothing else of a configuration.
+///
+/// # Errors
+/// As [`validate`].
+pub fn validate_verify(config: &Config) -> Result<(), ConfigErrors> {
+    let mut rules = Rules { broken: Vec::new() };
+    verify(config, &mut rules);
     ConfigErrors::check(rules.broken)
 }
 
@@ -118,6 +129,20 @@ fn curriculum(config: &Config, rules: &mut Rules) {
             )
         },
     );
+}
+
+fn verify(config: &Config, rules: &mut Rules) {
+    let verify = &config.verify;
+    rules.at_least_one(&["verify.budget_steps"], verify.budget_steps);
+    rules.at_least_one(&["verify.workers"], verify.workers as u64);
+    rules.at_least_one(&["verify.timeout_s"], verify.timeout_s);
+    rules.require(verify.timeout_s <= LONGEST_TIMEOUT_S, &["verify.timeout_s"], || {
+        format!("`verify.timeout_s` is {}, must be at most {LONGEST_TIMEOUT_S}", verify.timeout_s)
+    });
+    // SymPy alone takes 150 MiB.
+    rules.require((256..=MOST_CACHE_MIB).contains(&verify.memory_mib), &["verify.memory_mib"], || {
+        format!("`verify.memory_mib` is {}, must be between 256 and {MOST_CACHE_MIB}", verify.memory_mib)
+    });
 }
 
 fn eval(config: &Config, rules: &mut Rules) {

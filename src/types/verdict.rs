@@ -12,17 +12,26 @@ pub enum Verdict {
     Incorrect,
     /// No final answer was found in the text.
     NoAnswer,
-    /// The check itself failed. Recorded, left out of backup and training, never counted as wrong.
+    /// An answer was found, and whether it is right could not be decided. Recorded, left out of backup and training, never
+    /// counted as wrong.
+    Undecided,
+    /// The check itself failed. Treated like [`Verdict::Undecided`].
     Error,
 }
 
 impl Verdict {
+    /// Whether the verdict says something of the answer: what is not settled is neither right nor wrong.
+    pub fn is_settled(self) -> bool {
+        !matches!(self, Verdict::Undecided | Verdict::Error)
+    }
+
     /// The name used in SQL and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Verdict::Correct => "correct",
             Verdict::Incorrect => "incorrect",
             Verdict::NoAnswer => "no_answer",
+            Verdict::Undecided => "undecided",
             Verdict::Error => "error",
         }
     }
