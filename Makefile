@@ -26,7 +26,7 @@ advisories := https://github.com/rustsec/advisory-db
 own_deny := .tools/cargo-deny-$(deny_version)/bin/cargo-deny
 deny := $(or $(shell PATH="$(PATH)" command -v cargo-deny),$(own_deny))
 
-.PHONY: help setup setup-vllm build quickstart small-model compare test fmt lint deny test-rust test-python lock
+.PHONY: help setup setup-vllm build quickstart small-model compare test fmt lint deny test-rust test-python fuzz lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -97,6 +97,9 @@ test-rust: setup-vllm ## cargo test
 
 test-python: setup-vllm ## the Python files in inference/
 	@$(python) -m unittest discover --start-directory inference --pattern 'test_*.py'
+
+fuzz: ## look for answers that break the verifier, SECONDS_EACH (60) for each of the two targets; needs no libtorch
+	@tests/fuzz/run.sh $(or $(SECONDS_EACH),60)
 
 lock: setup ## resolve the Python requirements anew
 	@for variant in cpu gpu; do \

@@ -15,6 +15,10 @@ pub enum Token {
     Command(String),
     /// The trimmed words of `\text{...}` and its like.
     Text(String),
+    /// `\begin{name}`
+    Begin(String),
+    /// `\end{name}`
+    End(String),
     /// White space, any amount.
     Space,
     /// A thin space, which may part thousands.
@@ -61,6 +65,8 @@ pub fn canonical(list: &[Token]) -> String {
             Token::Char(c) => c.to_string(),
             Token::Command(name) => format!("\\{name}"),
             Token::Text(words) => words.clone(),
+            Token::Begin(name) => format!("\\begin{{{name}}}"),
+            Token::End(name) => format!("\\end{{{name}}}"),
         };
         let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
         let parts_words = is_word(text.chars().next_back()) && is_word(piece.chars().next());
@@ -102,10 +108,66 @@ fn read(text: &str, wrappers: usize, list: &mut Vec<Token>) {
             '≤' => list.push(Token::Command("le".into())),
             '≥' => list.push(Token::Command("ge".into())),
             '≠' => list.push(Token::Command("ne".into())),
+            'ℤ' | 'ℝ' | 'ℚ' | 'ℕ' | 'ℂ' => {
+                let letter = match first {
+                    'ℤ' => 'Z',
+                    'ℝ' => 'R',
+                    'ℚ' => 'Q',
+                    'ℕ' => 'N',
+                    _ => 'C',
+                };
+                list.push(Token::Command("mathbb".into()));
+                list.extend(['{', letter, '}'].map(Token::Char));
+            }
+            '≈' => list.push(Token::Command("approx".into())),
+            '∈' => list.push(Token::Command("in".into())),
+            '∪' => list.push(Token::Command("cup".into())),
+            '∩' => list.push(Token::Command("cap".into())),
+            '∅' => list.push(Token::Command("emptyset".into())),
+            '±' => list.push(Token::Command("pm".into())),
+            '²' => list.extend([Token::Char('^'), Token::Char('2')]),
+            '³' => list.extend([Token::Char('^'), Token::Char('3')]),
+            '⟨' => list.push(Token::Command("langle".into())),
+            '⟩' => list.push(Token::Command("rangle".into())),
+            '£' => list.push(Token::Text("pounds".into())),
+            '€' => list.push(Token::Text("euros".into())),
+            'α'..='ω' | 'Γ' | 'Δ' | 'Θ' | 'Λ' | 'Σ' | 'Φ' | 'Ψ' | 'Ω' => match greek(first) {
+                Some(name) => list.push(Token::Command(name.into())),
+                None => list.push(Token::Char(first)),
+            },
             '°' => list.extend([Token::Char('^'), Token::Command("circ".into())]),
             c => list.push(Token::Char(c)),
         }
     }
+}
+
+/// The command of a Greek letter.
+fn greek(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        'α' => "alpha",
+        'β' => "beta",
+        'γ' => "gamma",
+        'δ' => "delta",
+        'ε' => "epsilon",
+        'θ' => "theta",
+        'λ' => "lambda",
+        'μ' => "mu",
+        'ρ' => "rho",
+        'σ' => "sigma",
+        'τ' => "tau",
+        'φ' => "phi",
+        'ψ' => "psi",
+        'ω' => "omega",
+        'Γ' => "Gamma",
+        'Δ' => "Delta",
+        'Θ' => "Theta",
+        'Λ' => "Lambda",
+        'Σ' => "Sigma",
+        'Φ' => "Phi",
+        'Ψ' => "Psi",
+        'Ω' => "Omega",
+        _ => return None,
+    })
 }
 
 /// Reads what follows a backslash and returns the rest.
@@ -114,8 +176,9 @@ fn read_command<'a>(text: &'a str, wrappers: usize, list: &mut Vec<Token>) -> &'
     if letters == 0 {
         let Some(symbol) = text.chars().next() else { return text };
         match symbol {
-            '!' | '(' | ')' | '[' | ']' | '$' => {}
-            ',' => list.push(Token::ThinSpace),
+            '(' | ')' | '[' | ']' => {}
+            '$' => list.push(Token::Text("dollars".into())),
+            ',' | '!' => list.push(Token::ThinSpace),
             ' ' | ';' | ':' | '\n' => list.push(Token::Space),
             '%' | '&' | '#' | '_' => list.push(Token::Char(symbol)),
             _ => list.push(Token::Command(symbol.to_string())),
@@ -128,24 +191,67 @@ fn read_command<'a>(text: &'a str, wrappers: usize, list: &mut Vec<Token>) -> &'
             // `\left.` draws nothing.
             rest.strip_prefix('.').unwrap_or(rest)
         }
-        "displaystyle" | "textstyle" | "limits" | "bf" | "rm" | "it" | "mathstrut" => rest,
+        "displaystyle" | "textstyle" | "scriptstyle" | "limits" | "nolimits" | "bf" | "rm" | "it" | "mathstrut"
+        | "middle" | "hline" => rest,
         "quad" | "qquad" | "space" | "enspace" => push(list, Token::Space, rest),
         "thinspace" => push(list, Token::ThinSpace, rest),
         "dfrac" | "tfrac" | "cfrac" => push(list, Token::Command("frac".into()), rest),
         "leq" | "leqslant" => push(list, Token::Command("le".into()), rest),
         "geq" | "geqslant" => push(list, Token::Command("ge".into()), rest),
         "neq" => push(list, Token::Command("ne".into()), rest),
+        "lt" => push(list, Token::Char('<'), rest),
+        "gt" => push(list, Token::Char('>'), rest),
+        "colon" => push(list, Token::Char(':'), rest),
+        "ldots" | "dots" | "dotsc" | "cdots" | "dotsb" => push(list, Token::Command("ldots".into()), rest),
+        "varnothing" => push(list, Token::Command("emptyset".into()), rest),
+        "varepsilon" => push(list, Token::Command("epsilon".into()), rest),
+        "varphi" => push(list, Token::Command("phi".into()), rest),
+        "lvert" | "rvert" | "vert" => push(list, Token::Char('|'), rest),
+        "lVert" | "rVert" | "Vert" => push(list, Token::Command("|".into()), rest),
+        "dbinom" | "tbinom" => push(list, Token::Command("binom".into()), rest),
+        "to" | "rightarrow" => push(list, Token::Command("to".into()), rest),
+        "Longrightarrow" | "Rightarrow" | "implies" => push(list, Token::Command("implies".into()), rest),
+        "iff" | "Leftrightarrow" => push(list, Token::Command("iff".into()), rest),
+        "begin" | "end" => match short_group(rest) {
+            Some((environment, rest)) => {
+                let environment = environment.trim().trim_end_matches('*').to_string();
+                // The column specification of an array means nothing.
+                let rest = if environment == "array" && name == "begin" {
+                    short_group(rest).map_or(rest, |(_, rest)| rest)
+                } else {
+                    rest
+                };
+                list.push(if name == "begin" { Token::Begin(environment) } else { Token::End(environment) });
+                rest
+            }
+            None => push(list, Token::Command(name.to_string()), rest),
+        },
+        // Nothing is seen of it.
+        "phantom" | "hphantom" | "vphantom" => group(rest).map_or(rest, |(_, rest)| rest),
+        "color" => short_group(rest).map_or(rest, |(_, rest)| rest),
+        "textcolor" | "colorbox" => {
+            let rest = short_group(rest).map_or(rest, |(_, rest)| rest);
+            unwrap(name, rest, wrappers, list, read)
+        }
+        "pounds" => push(list, Token::Text("pounds".into()), rest),
+        "euro" => push(list, Token::Text("euros".into()), rest),
+        // `\operatorname{lcm}` is `\lcm`.
+        "operatorname" => match short_group(rest.trim_start_matches('*')) {
+            Some((inside, rest)) if inside.chars().all(|c| c.is_ascii_alphabetic()) => {
+                push(list, Token::Command(inside.to_string()), rest)
+            }
+            _ => push(list, Token::Command(name.to_string()), rest),
+        },
         "lbrace" => push(list, Token::Command("{".into()), rest),
         "rbrace" => push(list, Token::Command("}".into()), rest),
         "degree" => {
             list.push(Token::Char('^'));
             push(list, Token::Command("circ".into()), rest)
         }
-        "text" | "textbf" | "textit" | "textrm" | "textsf" | "texttt" | "textnormal" | "mbox" | "mathrm" => {
-            unwrap(name, rest, wrappers, list, read_words)
-        }
+        "text" | "textbf" | "textit" | "textrm" | "textsf" | "texttt" | "textnormal" | "mbox" | "mathrm" | "textup"
+        | "hbox" => unwrap(name, rest, wrappers, list, read_words),
         // Bold letters are variables, not words.
-        "mathbf" | "mathit" | "mathsf" | "boldsymbol" | "bm" | "operatorname" => {
+        "mathbf" | "mathit" | "mathsf" | "boldsymbol" | "bm" | "pmb" | "boxed" | "fbox" | "mathop" => {
             unwrap(name, rest, wrappers, list, read)
         }
         _ => push(list, Token::Command(name.to_string()), rest),
@@ -176,7 +282,7 @@ fn unwrap<'a>(
 
 /// Words stay together; anything with mathematics in it is read as such.
 fn read_words(inside: &str, wrappers: usize, list: &mut Vec<Token>) {
-    let words = inside.trim();
+    let words = inside.trim_matches(|c: char| c.is_whitespace() || c == '~');
     let has_letters = words.chars().any(char::is_alphabetic);
     if !has_letters || words.contains(|c: char| c.is_ascii_digit() || "\\${}=".contains(c)) {
         return read(inside, wrappers, list);
@@ -190,6 +296,13 @@ fn read_words(inside: &str, wrappers: usize, list: &mut Vec<Token>) {
     if inside.ends_with(char::is_whitespace) {
         list.push(Token::Space);
     }
+}
+
+/// The name in a leading `{...}` and what follows it.
+fn short_group(text: &str) -> Option<(&str, &str)> {
+    let inside = text.trim_start().strip_prefix('{')?;
+    let end = inside.bytes().take(32).position(|byte| byte == b'}')?;
+    Some((&inside[..end], &inside[end + 1..]))
 }
 
 /// The content of a leading `{...}` and what follows it.
