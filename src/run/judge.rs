@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::data::ModelTokenizer;
 use crate::types::{Defect, TokenId, Verdict};
-use crate::verify::{Verifier, defect};
+use crate::verify::{DecidedBy, Grader, Judged, defect};
 
 use super::{Event, Observer};
 
@@ -14,21 +14,47 @@ pub struct Judge {
     /// Tokens to text.
     pub tokenizer: Arc<ModelTokenizer>,
     /// Text to verdict.
-    pub verifier: Verifier,
-    /// Who hears of answers that cannot be read.
+    pub grader: Grader,
+    /// Who hears of answers that cannot be read, and of a verifier that is not whole.
     pub observer: Observer,
 }
 
 impl Judge {
     /// Whether the answer made of `tokens` is right.
-    pub fn verdict(&self, tokens: &[TokenId], reference: &str) -> Verdict {
+    ///
+    /// # Cancel safety
+    /// As [`Grader::grade`].
+    pub async fn verdict(&self, tokens: &[TokenId], reference: &str) -> Verdict {
+        self.judge(tokens, reference).await.1.verdict
+    }
+
+    /// The text made of `tokens`, and whether its answer is right. What cannot be decoded is no wrong answer.
+    ///
+    /// # Cancel safety
+    /// As [`Grader::grade`].
+    pub async fn judge(&self, tokens: &[TokenId], reference: &str) -> (String, Judged) {
         match self.tokenizer.decode(tokens) {
-            Ok(text) => self.verifier.check(&text, reference).verdict,
+            Ok(text) => {
+                let judged = self.read(&text, reference).await;
+                (text, judged)
+            }
             Err(error) => {
                 (self.observer)(Event::Warning(format!("an answer could not be decoded: {error}")));
-                Verdict::Error
+                (String::new(), Judged { verdict: Verdict::Error, decided_by: DecidedBy::Nothing, answer: None })
             }
         }
+    }
+
+    /// Whether the answer of `text` is right.
+    ///
+    /// # Cancel safety
+    /// As [`Grader::grade`].
+    pub async fn read(&self, text: &str, reference: &str) -> Judged {
+        let judged = self.grader.grade(text, reference).await;
+        if let Some(failure) = self.grader.take_failure() {
+            (self.observer)(Event::Warning(failure.notice()));
+        }
+        judged
     }
 
     /// What makes the answer unfit for training; a correct one never is. `is_cut`: the token budget ended it.

@@ -1,56 +1,26 @@
-//! Is an answer right? Pure and bounded: time and memory grow linearly with the text, whatever the text is.
+//! Is an answer right? [`Verifier`] is pure and bounded: work is counted in steps, so that a verdict depends on the text alone.
 //!
-//! What counts is the last box of the text ([`extract`]). Numbers are compared as exact fractions ([`number`]),
-//! everything else as normalised LaTeX ([`compare`]). A right answer in an unusual form may be refused; a wrong one
-//! must not be accepted, since training would learn to write it. Apart from that, a response can be bad data whatever it
-//! answers ([`quality`]). Absent on purpose: algebra, floating point, `eval`.
+//! The way of an answer: the last box of the text ([`extract`]), its tokens ([`latex`]), its structure ([`parse`] to an
+//! [`answer`] around expressions, [`expr`]), and the comparison with the reference ([`compare`]), in which the [`algebra`]
+//! says of two expressions that they are equal, that they differ, or that it does not know. What is not known is
+//! [`Verdict::Undecided`](crate::types::Verdict::Undecided): a wrong answer that is accepted is learned at once, a right one that is refused wastes a solved
+//! problem. Apart from that, a response can be bad data whatever it answers ([`quality`]). What [`Verifier`] leaves
+//! undecided [`Grader`] asks of Math-Verify ([`sidecar`]), the only place here that starts processes and waits. Absent on
+//! purpose: floating point, `eval`.
 
+pub mod algebra;
+pub mod answer;
+pub mod budget;
 pub mod compare;
+pub mod expr;
 pub mod extract;
+pub mod grader;
 pub mod latex;
-pub mod number;
+pub mod parse;
 pub mod quality;
+pub mod sidecar;
+pub mod verifier;
 
+pub use grader::Grader;
 pub use quality::defect;
-
-use crate::types::Verdict;
-
-/// A verdict and what it was reached on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judged {
-    /// Whether the answer is right.
-    pub verdict: Verdict,
-    /// The content of the box, as written; `None` where there was no box.
-    pub answer: Option<String>,
-}
-
-/// Checks answers against references.
-#[derive(Clone, Debug, Default)]
-pub struct Verifier {}
-
-impl Verifier {
-    /// A verifier with the rules of this module.
-    pub fn new() -> Verifier {
-        Verifier::default()
-    }
-
-    /// Judges the final answer of `text`, a whole response. `reference` is the bare right answer: a number, LaTeX or
-    /// text, without a box.
-    ///
-    /// An empty reference is [`Verdict::Error`]: nothing can be said of the answer, so it must not count as wrong.
-    pub fn check(&self, text: &str, reference: &str) -> Judged {
-        let Some(answer) = extract::final_box(text) else {
-            return Judged { verdict: Verdict::NoAnswer, answer: None };
-        };
-        let verdict = if reference.trim().is_empty() {
-            Verdict::Error
-        } else if answer.trim().is_empty() {
-            Verdict::NoAnswer
-        } else if compare::same(answer, reference) {
-            Verdict::Correct
-        } else {
-            Verdict::Incorrect
-        };
-        Judged { verdict, answer: Some(answer.to_string()) }
-    }
-}
+pub use verifier::{DecidedBy, Judged, Verifier};
