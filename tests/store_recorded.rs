@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use orchestrator::store::{
-    NewTree, NodeContent, NodeRow, RecordedTree, SolutionFilter, Store, TrajectoryRow, TreeFilter, TreeStatus,
+    EvaluatedProblem, NewEvaluation, NewTree, NodeContent, NodeRow, RecordedTree, SolutionFilter, Store, StoreError,
+    TrajectoryRow, TreeFilter, TreeStatus,
 };
 use orchestrator::types::{
     Defect, FinishReason, GroupNode, NodeId, ProblemId, Prompt, Provenance, RunId, SolutionId, StepId, Trajectory,
@@ -284,4 +285,150 @@ async fn a_database_of_schema_4_keeps_its_rows() {
     sqlx::query("pragma foreign_keys = on").execute(&mut conn).await.unwrap();
     let kept = sqlx::query("delete from solution where solution_id = 17").execute(&mut conn).await.unwrap_err();
     assert!(kept.to_string().contains("FOREIGN KEY"), "a replayed solution can be deleted: {kept}");
+}
+
+/// The columns of every table.
+async fn columns(path: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut conn = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select name from sqlite_schema where type = 'table' and name not like 'sqlite%' and name not like '\\_sqlx%' escape '\\'",
+    )
+    .fetch_all(&mut conn)
+    .await
+    .unwrap();
+    let mut columns = BTreeMap::new();
+    for table in tables {
+        let names = sqlx::query_scalar("select name from pragma_table_info(?)").bind(&table).fetch_all(&mut conn).await;
+        columns.insert(table, names.unwrap());
+    }
+    conn.close().await.unwrap();
+    columns
+}
+
+/// What these columns hold, row by row.
+async fn all_rows(path: &Path, columns: &BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
+    let mut conn = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let mut rows = BTreeMap::new();
+    for (table, columns) in columns {
+        let quoted: Vec<String> = columns.iter().map(|column| format!("'{column}=' || quote({column})")).collect();
+        let sql = format!("select {} from {table} order by 1", quoted.join(" || ' ' || "));
+        rows.insert(table.clone(), sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&mut conn).await.unwrap());
+    }
+    conn.close().await.unwrap();
+    rows
+}
+
+#[tokio::test]
+async fn a_database_of_schema_5_learns_the_verdict_undecided_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path_in(&folder);
+    let mut conn = older_database(&path, 5).await;
+    let hex = "0".repeat(64);
+    for statement in [
+        format!("insert into run values (1, 'old', '', '{hex}', 'm', '1', '0', null, 'interrupted', null, 0, 1, 'grpo')"),
+        format!("insert into problem values (1, 'p', '1 + 1', '2', null, null, 's', '{hex}', 0)"),
+        format!("insert into weight_version values (1, 0, null, '{hex}', 'w', 1, 0, null, null, null, null)"),
+        "insert into step (run_id, step_id, status, problem_count, search_weight_version, created_at_ms)
+         values (1, 1, 'running', 1, 0, 0)"
+            .to_owned(),
+        format!(
+            "insert into solution values
+             (17, 1, 1, null, 0, 'search', '2', 'a', x'0200000003000000', x'000080bf000080bf', '{hex}', 3)"
+        ),
+        "insert into tree values (5, 1, 1, 0, 1, 'paper', 2.0, 'complete', null, '1', 1, 10, 4, 2, 1, 5, 0, 0, 0, 'replay')"
+            .to_owned(),
+        "insert into node values (5, 0, null, '0', 0, 1, 0.0, null, 1, null, 0, null, null, 3, 'uct_root', 0.25),
+                                 (5, 1, 0, '0.1', 1, 1, 1.0, 0.5, 2, 'stop', 1, 'correct', 0, null, null, null),
+                                 (5, 2, 0, '0.2', 1, 1, -1.0, 0.25, 2, 'length', 1, 'incorrect', 0, null, null, null),
+                                 (5, 3, 0, '0.3', 1, 1, 0.0, null, 2, 'stop', 1, 'error', 0, null, null, null)"
+            .to_owned(),
+        "insert into node_content values (5, 0, x'01000000', null, 'q'), (5, 1, x'0200000003000000', x'000080bf000080bf', 'a'),
+                                         (5, 2, x'0400000003000000', x'000080bf000080bf', 'b')"
+            .to_owned(),
+        "insert into trajectory values (5, 0, 1, 'correct', 1.0, 0.5, 2, 'cached', null, 17),
+                                       (5, 1, 2, 'incorrect', -1.0, 0.25, 2, 'rollout', 'garbled', null)"
+            .to_owned(),
+        "insert into trajectory_node values (5, 0, 1, 1), (5, 1, 1, 2)".to_owned(),
+        "insert into evaluation values (1, 0, 0, 1, 4, 3, 1, 0, 10, 5, 0.75, 1.0, 9)".to_owned(),
+        "insert into evaluation_problem values (1, 0, 1, 3)".to_owned(),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement.clone())).execute(&mut conn).await.expect(&statement);
+    }
+    conn.close().await.unwrap();
+    // Tables and columns that came later are none of its business.
+    let columns = columns(&path).await;
+    let before = all_rows(&path, &columns).await;
+
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!(all_rows(&path, &columns).await, before);
+    let step = store.reader().steps(RunId(1)).await.unwrap().remove(0);
+    assert_eq!(step.undecided_count, 1);
+    assert_eq!(store.reader().confident_mistakes(RunId(1), 9).await.unwrap().len(), 1);
+    assert_eq!(store.reader().learning_curve(RunId(1)).await.unwrap()[0].undecided_count, 0);
+    let tree = store.reader().recorded_trees(RunId(1), StepId(1)).await.unwrap().remove(0);
+    // The kept solution is not counted, nor is what nothing is known of.
+    assert_eq!((tree.terminals, tree.correct_terminals), (1, 0));
+
+    let nodes = vec![root(), judged(node(1, &root(), "0.1", 2, "a", 0), Verdict::Undecided, 0.0)];
+    let path_of_it = vec![trajectory(&[1], Verdict::Undecided, 0.5, 2)];
+    store.record_tree(new_tree(RunId(1), 1, 1, ProblemId(1)), nodes, path_of_it, vec![]).await.unwrap();
+    let undecided = TreeFilter { verdict: Some(Verdict::Undecided), ..TreeFilter::of(RunId(1)) };
+    assert_eq!(store.reader().trees(undecided).await.unwrap().len(), 1);
+    store.close().await.unwrap();
+
+    let mut conn = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let broken = sqlx::query("pragma foreign_key_check").fetch_all(&mut conn).await.unwrap();
+    assert!(broken.is_empty(), "{} references lead nowhere", broken.len());
+    let whole: String = sqlx::query_scalar("pragma integrity_check").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(whole, "ok");
+    // The references still lead to the tables that were made anew.
+    sqlx::query("pragma foreign_keys = on").execute(&mut conn).await.unwrap();
+    for statement in
+        ["delete from node where tree_id = 5 and node_id = 1", "delete from trajectory", "delete from solution"]
+    {
+        let kept = sqlx::query(statement).execute(&mut conn).await.unwrap_err();
+        assert!(kept.to_string().contains("FOREIGN KEY"), "`{statement}`: {kept}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_whose_references_are_broken_is_left_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path_in(&folder);
+    let mut conn = older_database(&path, 5).await;
+    sqlx::query("pragma foreign_keys = off").execute(&mut conn).await.unwrap();
+    sqlx::query("insert into trajectory_node values (5, 0, 1, 1)").execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    let columns = columns(&path).await;
+    for attempt in 1..=2 {
+        let error = Store::open(&path).await.err().expect("references lead nowhere");
+        assert!(matches!(error, StoreError::BrokenReferences { count: 1.., .. }), "attempt {attempt}: {error}");
+    }
+    assert_eq!(self::columns(&path).await, columns);
+    let mut conn = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let schema: i64 =
+        sqlx::query_scalar("select max(version) from _sqlx_migrations").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(schema, 5);
+}
+
+#[tokio::test]
+async fn what_nothing_is_known_of_is_in_no_share_of_a_measurement() {
+    let (_folder, store) = fresh().await;
+    let Fixture { run, problems, .. } = fixture(&store).await;
+    let of = |place: usize, correct, undecided| EvaluatedProblem {
+        problem: problems[place],
+        correct,
+        no_answer: 0,
+        undecided,
+    };
+    let evaluation = NewEvaluation {
+        samples: 4,
+        weight_version: WeightVersion(0),
+        problems: vec![of(0, 1, 2), of(1, 0, 0), of(2, 0, 4)],
+        ..new_evaluation(run, 7, &[])
+    };
+    store.record_evaluation(evaluation).await.unwrap();
+    let row = store.reader().evaluations(run).await.unwrap().pop().unwrap();
+    assert_eq!((row.pass_at_1, row.pass_at_k), (Some(0.25), Some(0.5)));
+    assert_eq!((row.problem_count, row.undecided_count), (3, 6));
 }

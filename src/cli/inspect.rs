@@ -100,6 +100,7 @@ enum VerdictName {
     Correct,
     Incorrect,
     NoAnswer,
+    Undecided,
     Error,
 }
 
@@ -109,6 +110,7 @@ impl From<VerdictName> for Verdict {
             VerdictName::Correct => Verdict::Correct,
             VerdictName::Incorrect => Verdict::Incorrect,
             VerdictName::NoAnswer => Verdict::NoAnswer,
+            VerdictName::Undecided => Verdict::Undecided,
             VerdictName::Error => Verdict::Error,
         }
     }

@@ -15,7 +15,7 @@ use crate::run::{DATABASE, FolderLock, RunError};
 use crate::store::{ImportedSolution, NewProblem, ProblemRow, Reader, SolutionFilter, SolutionRow, Store};
 use crate::trainer::model::ModelConfig;
 use crate::types::{RunId, TokenId};
-use crate::verify::Verifier;
+use crate::verify::Grader;
 
 /// Verified solutions: what the cache of a run holds.
 #[derive(Debug, clap::Args)]
@@ -140,11 +140,15 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
             let language = Language {
                 tokenizer,
                 prompter,
+                grader: Grader::new(config.verify_rules()),
                 prompt: config.prompt,
                 vocab_tokens: usize::try_from(model.vocab_size).unwrap_or_default(),
                 budget_tokens: config.search.response_budget_tokens() as usize,
             };
-            let solutions = parse(&from, &language)?;
+            let solutions = runtime.block_on(parse(&from, &language))?;
+            if let Some(failure) = language.grader.take_failure() {
+                printer.note(&format!("warning: {}", failure.notice()));
+            }
             let counts = runtime.block_on(import(&dir, solutions))?;
             printer.note(&format!("{} solutions imported, {} known already", counts.added, counts.known));
         }
@@ -190,6 +194,7 @@ fn exported(row: SolutionRow, problem: ProblemRow) -> Line {
 struct Language {
     tokenizer: Arc<ModelTokenizer>,
     prompter: Prompter,
+    grader: Grader,
     prompt: PromptConfig,
     /// V of the model.
     vocab_tokens: usize,
@@ -198,7 +203,7 @@ struct Language {
 }
 
 /// All lines of the file, or the first that is wrong.
-fn parse(file: &Path, language: &Language) -> Result<Vec<ImportedSolution>, Failure> {
+async fn parse(file: &Path, language: &Language) -> Result<Vec<ImportedSolution>, Failure> {
     let text = std::fs::read_to_string(file).map_err(|source| RunError::Io {
         action: "read",
         path: file.to_owned(),
@@ -208,13 +213,13 @@ fn parse(file: &Path, language: &Language) -> Result<Vec<ImportedSolution>, Fail
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let bad = |reason: String| BadLine { file: file.to_owned(), line: index + 1, reason };
         let line: Line = serde_json::from_str(line).map_err(|error| bad(format!("not a solution: {error}")))?;
-        solutions.push(imported(line, language).map_err(bad)?);
+        solutions.push(imported(line, language).await.map_err(bad)?);
     }
     Ok(solutions)
 }
 
-fn imported(line: Line, language: &Language) -> Result<ImportedSolution, String> {
-    let Language { tokenizer, prompter, prompt, vocab_tokens, budget_tokens } = language;
+async fn imported(line: Line, language: &Language) -> Result<ImportedSolution, String> {
+    let Language { tokenizer, prompter, grader, prompt, vocab_tokens, budget_tokens } = language;
     let tokens = match (line.tokens, &line.solution) {
         (Some(tokens), _) => tokens,
         (None, Some(text)) => {
@@ -249,7 +254,7 @@ fn imported(line: Line, language: &Language) -> Result<ImportedSolution, String>
         None => vec![f32::NAN; tokens.len()],
     };
     let text = tokenizer.decode(&tokens).map_err(|error| format!("`tokens` are not this model's: {error}"))?;
-    let verdict = Verifier::default().check(&text, &line.answer).verdict;
+    let verdict = grader.grade(&text, &line.answer).await.verdict;
     if verdict != crate::types::Verdict::Correct {
         return Err(format!("the solution does not end in the answer `{}`: {}", line.answer, verdict.as_str()));
     }

@@ -7,8 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
-
 use crate::config::{Algorithm, Config, CurriculumConfig};
 use crate::data::{ProblemOrder, shuffle};
 use crate::rng::{self, Purpose};
@@ -16,12 +14,11 @@ use crate::store::{FilteredProblem, NewRound, RoundReason, RoundStatus, StepSlot
 use crate::types::{ProblemId, RoundId, RunId, StepId, TreeKind, Verdict, WeightVersion};
 
 use super::explore::{Explorer, Task};
+use super::flight::in_flight;
 use super::problems::Problems;
 use super::rollout::{Answer, RolloutRequest};
 use super::{Event, Observer, RunError, record};
 
-/// Problems whose filter is under way at once: enough for any engine, few enough for the memory.
-const MOST_FILTERING: usize = 1024;
 /// Problems that are recorded together.
 const RECORDED_TOGETHER: usize = 32;
 
@@ -144,18 +141,11 @@ impl Curriculum<'_> {
             return Ok(self.store.record_filtered(self.run, round, all.collect()).await?);
         }
         (self.observer)(Event::FilterStarted { round, problems: places.len() });
-        let mut waiting = places.iter().copied().enumerate();
-        let mut running = JoinSet::new();
         // In the order of the problems, so that the database of a reproducible engine repeats.
         let mut measured: BTreeMap<usize, FilteredProblem> = BTreeMap::new();
         let mut next = 0;
-        loop {
-            while running.len() < MOST_FILTERING {
-                let Some((order, place)) = waiting.next() else { break };
-                running.spawn(self.measure(round, order, place));
-            }
-            let Some(result) = running.join_next().await else { break };
-            let (order, place, answers) = result.map_err(RunError::Task)??;
+        let tasks = places.iter().copied().enumerate().map(|(order, place)| self.measure(round, order, place));
+        in_flight(tasks, async |(order, place, answers)| {
             measured.insert(order, self.decide(place, &answers)?);
             (self.observer)(Event::Filtered);
             let mut ready = Vec::new();
@@ -170,8 +160,9 @@ impl Curriculum<'_> {
                 // Back, until enough of them are together.
                 measured.extend((next..).zip(ready));
             }
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 
     /// K rollouts of one problem; none where the server refuses it.
@@ -201,8 +192,8 @@ impl Curriculum<'_> {
     /// Keeps the problem or not, and its rare solutions.
     fn decide(&self, place: usize, answers: &[Answer]) -> Result<FilteredProblem, RunError> {
         let count = |verdict| answers.iter().filter(|answer| answer.verdict == verdict).count();
-        let (correct, errors) = (count(Verdict::Correct), count(Verdict::Error));
-        let judged = answers.len() - errors;
+        let correct = count(Verdict::Correct);
+        let judged = answers.iter().filter(|answer| answer.verdict.is_settled()).count();
         let curriculum = &self.config.curriculum;
         let reason = pass_rate(correct, judged).map_or(RoundReason::Undecided, |rate| {
             let is_hard = if curriculum.is_inclusive {
@@ -218,7 +209,7 @@ impl Curriculum<'_> {
             problem: self.rows[place],
             samples: record::saturate(answers.len()),
             correct: record::saturate(correct),
-            errors: record::saturate(errors),
+            errors: record::saturate(answers.len() - judged),
             generated_tokens: answers.iter().map(|answer| answer.tokens.len() as u64).sum(),
             reason,
             solutions: record::rare_solutions(answers.iter(), self.config.replay.max_pass_rate, reference, tokenizer)?,

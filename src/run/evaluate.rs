@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::task::JoinSet;
-
 use crate::config::EvalConfig;
 use crate::rng::{self, Purpose};
 use crate::store::{EvaluatedProblem, NewEvaluation, Store};
@@ -14,12 +12,10 @@ use crate::types::{ProblemId, RunId, Sampling, StepId, Verdict, WeightVersion};
 
 use super::event::Evaluation;
 use super::explore::Explorer;
+use super::flight::in_flight;
 use super::problems::Problems;
 use super::rollout::RolloutRequest;
 use super::{Event, Observer, RunError, record};
-
-/// Problems under way at once.
-const MOST_IN_FLIGHT: usize = 1024;
 
 /// Measures the policy.
 pub struct Evaluator {
@@ -77,25 +73,18 @@ impl Evaluator {
         let sampling = Sampling { temperature: self.config.temperature, top_p: self.config.top_p, top_k: 0 };
         // Greedy answers are all the same.
         let samples = if sampling.temperature == 0.0 { 1 } else { self.config.samples };
-        let mut waiting = 0..self.rows.len();
-        let mut running = JoinSet::new();
         let mut problems: BTreeMap<usize, EvaluatedProblem> = BTreeMap::new();
         let mut generated_tokens = 0;
         let mut refused = 0;
-        loop {
-            while running.len() < MOST_IN_FLIGHT {
-                let Some(place) = waiting.next() else { break };
-                let explorer = self.explorer.clone();
-                let prompt = self.problems.prompts[place].clone();
-                let reference = self.problems.problems[place].answer.clone();
-                let seed = rng::seed(explorer.seed, Purpose::Eval, &[place as u64]);
-                let request = RolloutRequest { n: samples, sampling, seed };
-                running.spawn(async move {
-                    Ok::<_, RunError>((place, explorer.answers(&prompt, &reference, request).await?))
-                });
-            }
-            let Some(result) = running.join_next().await else { break };
-            let (place, answers) = result.map_err(RunError::Task)??;
+        let tasks = (0..self.rows.len()).map(|place| {
+            let explorer = self.explorer.clone();
+            let prompt = self.problems.prompts[place].clone();
+            let reference = self.problems.problems[place].answer.clone();
+            let seed = rng::seed(explorer.seed, Purpose::Eval, &[place as u64]);
+            let request = RolloutRequest { n: samples, sampling, seed };
+            async move { Ok((place, explorer.answers(&prompt, &reference, request).await?)) }
+        });
+        in_flight(tasks, async |(place, answers)| {
             // A problem that the server refuses is one that the policy does not solve, and is told of.
             let answers = answers.unwrap_or_else(|refusal| {
                 refused += 1;
@@ -105,22 +94,18 @@ impl Evaluator {
             let count = |verdict| record::saturate(answers.iter().filter(|a| a.verdict == verdict).count());
             generated_tokens += answers.iter().map(|answer| answer.tokens.len() as u64).sum::<u64>();
             let problem = self.rows[place];
-            let evaluated =
-                EvaluatedProblem { problem, correct: count(Verdict::Correct), no_answer: count(Verdict::NoAnswer) };
+            let evaluated = EvaluatedProblem {
+                problem,
+                correct: count(Verdict::Correct),
+                no_answer: count(Verdict::NoAnswer),
+                undecided: record::saturate(answers.iter().filter(|answer| !answer.verdict.is_settled()).count()),
+            };
             problems.insert(place, evaluated);
-        }
+            Ok(())
+        })
+        .await?;
         let problems: Vec<EvaluatedProblem> = problems.into_values().collect();
-        let count = problems.len().max(1) as f64;
-        let shares = problems.iter().map(|problem| f64::from(problem.correct) / f64::from(samples));
-        let evaluation = Evaluation {
-            step: id,
-            weight_version: version,
-            problems: problems.len(),
-            samples,
-            pass_at_1: shares.sum::<f64>() / count,
-            pass_at_k: problems.iter().filter(|problem| problem.correct > 0).count() as f64 / count,
-            elapsed: started.elapsed(),
-        };
+        let elapsed = started.elapsed();
         let row = NewEvaluation {
             run: self.run,
             step: id,
@@ -128,8 +113,17 @@ impl Evaluator {
             samples,
             generated_tokens,
             refused,
-            wall_ms: record::millis(evaluation.elapsed),
+            wall_ms: record::millis(elapsed),
             problems,
+        };
+        let evaluation = Evaluation {
+            step: id,
+            weight_version: version,
+            problems: row.problems.len(),
+            samples,
+            pass_at_1: row.pass_at_1(),
+            pass_at_k: row.pass_at_k(),
+            elapsed,
         };
         self.store.record_evaluation(row).await?;
         // What was measured is no part of a step's time.

@@ -94,6 +94,26 @@ pub enum Event {
     },
     /// A step is complete and stored.
     StepFinished(Box<StepSummary>),
+    /// A benchmark samples, or goes on to.
+    BenchmarkStarted {
+        /// Problems of all files.
+        problems: usize,
+        /// Of these, those whose samples are all there.
+        problems_done: usize,
+        /// Samples that are still to come.
+        samples: usize,
+        /// Verdicts of the samples that are there.
+        verdicts: Vec<Verdict>,
+    },
+    /// A sample of a benchmark is there, and recorded.
+    Sampled {
+        /// Its tokens.
+        tokens: usize,
+        /// What the verifier says of it.
+        verdict: Verdict,
+        /// It is the last one of its problem.
+        is_last: bool,
+    },
     /// Something was lost or degraded; the run goes on.
     Warning(String),
 }
@@ -109,10 +129,10 @@ pub struct Evaluation {
     pub problems: usize,
     /// Rollouts per problem.
     pub samples: u32,
-    /// Mean over the problems of the share of correct rollouts.
-    pub pass_at_1: f64,
-    /// Share of the problems with a correct rollout.
-    pub pass_at_k: f64,
+    /// Mean over the problems of the share of correct rollouts; `None` where nothing is known of any.
+    pub pass_at_1: Option<f64>,
+    /// Share of the problems with a correct rollout; `None` where nothing is known of any.
+    pub pass_at_k: Option<f64>,
     /// Time it took.
     pub elapsed: Duration,
 }

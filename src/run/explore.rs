@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+
 use crate::config::SearchConfig;
 use crate::inference::{Engine, EngineError};
 use crate::rng::{self, Purpose};
@@ -182,17 +184,22 @@ impl Explorer {
                 Err(refusal) if refusal.is_refusal() => return Ok(explored(tree, Err(refusal))),
                 Err(error) => return Err(RunError::Engine(error)),
             };
-            let children = continuations
-                .into_iter()
-                .map(|continuation| {
-                    let verdict = tree.is_terminal(node, &continuation).then(|| {
-                        let mut tokens = path.clone();
-                        tokens.extend_from_slice(&continuation.tokens);
-                        self.judge.verdict(&tokens, &task.answer)
-                    });
-                    Child { continuation, verdict }
-                })
-                .collect();
+            let answers = continuations.into_iter().map(|continuation| {
+                let answer = tree.is_terminal(node, &continuation).then(|| {
+                    let mut tokens = path.clone();
+                    tokens.extend_from_slice(&continuation.tokens);
+                    tokens
+                });
+                (continuation, answer)
+            });
+            let children = answers.collect::<Vec<_>>().into_iter().map(|(continuation, answer)| async move {
+                let verdict = match answer {
+                    Some(tokens) => Some(self.judge.verdict(&tokens, &task.answer).await),
+                    None => None,
+                };
+                Child { continuation, verdict }
+            });
+            let children = join_all(children).await;
             tree.supply(node, children, started.elapsed())?;
         }
     }

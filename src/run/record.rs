@@ -330,7 +330,7 @@ pub fn rare_solutions<'a>(
     reference: &str,
     tokenizer: &ModelTokenizer,
 ) -> Result<Vec<NewSolution>, RunError> {
-    let judged: Vec<&Answer> = answers.filter(|answer| answer.verdict != Verdict::Error).collect();
+    let judged: Vec<&Answer> = answers.filter(|answer| answer.verdict.is_settled()).collect();
     let correct = || judged.iter().filter(|answer| answer.verdict == Verdict::Correct);
     if correct().count() as f64 > max_pass_rate * judged.len() as f64 {
         return Ok(Vec::new());

@@ -8,6 +8,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+
 use crate::inference::EngineError;
 use crate::rng::{self, Purpose};
 use crate::search::{CORRECT_REWARD, Ending, StopReason, mean_entropy_nats, reward};
@@ -32,7 +34,7 @@ pub struct Answer {
     pub weight_version: WeightVersion,
     /// Whether it is right.
     pub verdict: Verdict,
-    /// What it is worth, as the leaf of a search would be; without meaning where the verdict is an error.
+    /// What it is worth, as the leaf of a search would be; without meaning where the verdict is not settled.
     pub reward: f64,
     /// What makes it unfit for training.
     pub defect: Option<Defect>,
@@ -193,8 +195,8 @@ impl Explorer {
             Err(error) => return Err(RunError::Engine(error)),
         };
         self.engine.release(request.seed).await?;
-        let judged = continuations.into_iter().map(|continuation| {
-            let verdict = self.judge.verdict(&continuation.tokens, reference);
+        let judged = continuations.into_iter().map(|continuation| async move {
+            let verdict = self.judge.verdict(&continuation.tokens, reference).await;
             let is_cut = continuation.finish == FinishReason::Length;
             let ending = if is_cut { Ending::DepthLimit } else { Ending::EndOfText };
             Answer {
@@ -208,7 +210,7 @@ impl Explorer {
                 solution: None,
             }
         });
-        Ok(Ok(judged.collect()))
+        Ok(Ok(join_all(judged).await))
     }
 
     /// A whole answer takes as long as all the steps of a path.
@@ -232,7 +234,7 @@ fn choose(cached: Vec<CachedSolution>, sampled: &[Answer], most: usize, seed: u6
 /// first: unfit ones, then those without an answer, then those the policy was least sure of. Correct ones stay, and so
 /// does one rollout at least: a group of cached solutions alone has nothing to be compared with.
 fn replace(answers: &mut Vec<Answer>, cached: Vec<CachedSolution>, budget: usize) -> Vec<usize> {
-    let mut usable: Vec<usize> = (0..answers.len()).filter(|&index| answers[index].verdict != Verdict::Error).collect();
+    let mut usable: Vec<usize> = (0..answers.len()).filter(|&index| answers[index].verdict.is_settled()).collect();
     let mut replaceable: Vec<usize> =
         usable.iter().copied().filter(|&index| answers[index].verdict != Verdict::Correct).collect();
     replaceable.sort_by(|&a, &b| {
@@ -316,13 +318,15 @@ mod tests {
     }
 
     #[test]
-    fn one_rollout_stays_and_errors_are_not_trained_on() {
+    fn one_rollout_stays_and_what_is_not_settled_is_not_trained_on() {
         let mut answers = vec![rollout(1, Verdict::Incorrect, -1.0), rollout(2, Verdict::Incorrect, -0.5)];
         let trained = replace(&mut answers, vec![solution(1, 9), solution(2, 8)], 9);
         assert_eq!(tokens(&answers, &trained), [2, 9], "the more confident mistake stays");
-        let mut answers = vec![rollout(1, Verdict::Error, -1.0), rollout(2, Verdict::Incorrect, -0.5)];
-        let trained = replace(&mut answers, vec![solution(1, 9)], 9);
-        assert_eq!(tokens(&answers, &trained), [2]);
+        for verdict in [Verdict::Error, Verdict::Undecided] {
+            let mut answers = vec![rollout(1, verdict, -1.0), rollout(2, Verdict::Incorrect, -0.5)];
+            let trained = replace(&mut answers, vec![solution(1, 9)], 9);
+            assert_eq!(tokens(&answers, &trained), [2]);
+        }
     }
 
     #[test]

@@ -244,7 +244,8 @@ impl Searcher {
             tracing::warn!(tree_id = tree_id.0, %error, "tree given up");
         }
         let event = finished(&group);
-        let terminals = explored.verdicts();
+        let mut terminals = explored.verdicts();
+        terminals.retain(|verdict| verdict.is_settled());
         found.add(RecordedTree {
             tree_id,
             slot: task.slot,

@@ -14,7 +14,7 @@ use crate::search::SpecialTokens;
 use crate::store::{NewStep, StepRow, Store};
 use crate::trainer::Trainer;
 use crate::types::{ProblemId, RunId, StepId, WeightVersion};
-use crate::verify::Verifier;
+use crate::verify::Grader;
 
 use super::checkpoints::Checkpoints;
 use super::curriculum::{Curriculum, HardSet};
@@ -197,7 +197,11 @@ impl Work<'_> {
         Explorer {
             engine,
             special: SpecialTokens { end_of_text: tokenizer.end_of_text().to_vec(), padding: None },
-            judge: Judge { tokenizer, verifier: Verifier::default(), observer: self.observer.clone() },
+            judge: Judge {
+                tokenizer,
+                grader: Grader::new(self.config.verify_rules()),
+                observer: self.observer.clone(),
+            },
             search: self.config.search.clone(),
             stop: self.config.prompt.stop.clone().into(),
             seed: self.config.run.seed,

@@ -294,7 +294,7 @@ impl<'a> NodeRef<'a> {
 
     /// What a backup carries from here: only of terminals whose check did not fail.
     pub fn reward(self) -> Option<f64> {
-        self.body().leaf.filter(|leaf| leaf.verdict != Verdict::Error).map(|leaf| leaf.reward)
+        self.body().leaf.filter(|leaf| leaf.verdict.is_settled()).map(|leaf| leaf.reward)
     }
 
     /// Mean -logprob of the whole path, in nats, as it ranked this terminal; `None` if unknown or not terminal.

@@ -62,7 +62,7 @@ pub(super) fn is_incomplete(ending: Ending, verdict: Verdict) -> bool {
 }
 
 /// What a terminal is worth: +1 correct, `incomplete_reward` if cut off without an answer, else -1 (eq. 4). Not to be
-/// used where the verdict is [`Verdict::Error`]: such a terminal has no reward.
+/// used where the verdict is not settled: such a terminal has no reward.
 pub fn reward(config: &SearchConfig, ending: Ending, verdict: Verdict) -> f64 {
     if verdict == Verdict::Correct {
         CORRECT_REWARD

@@ -275,7 +275,7 @@ impl Tree {
         self.arena.body_mut(child).leaf = Some(leaf);
         // A failed check says nothing of the answer: such a terminal takes no part, not even as a sign that the round
         // reached an end.
-        self.arena.stats_mut(child).fate = if verdict == Verdict::Error { Fate::Dropped } else { Fate::Waiting };
+        self.arena.stats_mut(child).fate = if verdict.is_settled() { Fate::Waiting } else { Fate::Dropped };
     }
 
     /// One round on the children of `current` that are live or waiting: visits, backups, selection.

@@ -21,7 +21,8 @@ pub(super) trait Named: Copy + 'static {
 }
 
 impl Named for Verdict {
-    const ALL: &'static [Self] = &[Verdict::Correct, Verdict::Incorrect, Verdict::NoAnswer, Verdict::Error];
+    const ALL: &'static [Self] =
+        &[Verdict::Correct, Verdict::Incorrect, Verdict::NoAnswer, Verdict::Undecided, Verdict::Error];
 
     fn name(self) -> &'static str {
         self.as_str()

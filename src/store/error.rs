@@ -63,6 +63,14 @@ pub enum StoreError {
         /// The migration that differs.
         version: i64,
     },
+    /// After a change of the schema rows would refer to others that are not there: it was not made.
+    #[error("{count} rows of the database `{}` refer to rows that are not there", path.display())]
+    BrokenReferences {
+        /// The file.
+        path: PathBuf,
+        /// Rows.
+        count: usize,
+    },
     /// The database or its folder cannot be written, or not be opened at all.
     #[error("the database `{}` cannot be written", path.display())]
     NotWritable {
@@ -252,6 +260,7 @@ impl Hint for StoreError {
             | StoreError::Io { .. }
             | StoreError::Locked { .. }
             | StoreError::Damaged { .. }
+            | StoreError::BrokenReferences { .. }
             | StoreError::Value { .. }
             | StoreError::Query { .. } => FailureClass::Environment,
             StoreError::TreeExists { .. }

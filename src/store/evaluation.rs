@@ -38,6 +38,8 @@ pub struct EvaluatedProblem {
     pub correct: u32,
     /// Rollouts without a final answer.
     pub no_answer: u32,
+    /// Rollouts that nothing is known of: neither right nor wrong.
+    pub undecided: u32,
 }
 
 /// A measurement.
@@ -57,23 +59,25 @@ pub struct EvaluationRow {
     pub correct_count: u64,
     /// Rollouts of all problems without a final answer.
     pub no_answer_count: u64,
+    /// Rollouts of all problems that nothing is known of: neither right nor wrong.
+    pub undecided_count: u64,
     /// Problems that the engine refused: they count as not solved.
     pub refused_count: u32,
     /// Tokens sampled for it.
     pub generated_tokens: u64,
     /// Time it took.
     pub wall_ms: u64,
-    /// Mean over the problems of the share of correct rollouts; `None` without problems.
+    /// Mean over the problems of the share of correct rollouts among those that were judged; `None` without problems.
     pub pass_at_1: Option<f64>,
-    /// Share of the problems with a correct rollout; `None` without problems.
+    /// Share of those problems with a correct rollout; `None` without problems.
     pub pass_at_k: Option<f64>,
     /// When it was recorded.
     pub created_at_ms: i64,
 }
 
 pub(super) const EVALUATIONS: &str = "
-    select run_id, step_id, weight_version, problem_count, sample_count, correct_count, no_answer_count, refused_count,
-           generated_tokens, wall_ms, pass_at_1, pass_at_k, created_at_ms
+    select run_id, step_id, weight_version, problem_count, sample_count, correct_count, no_answer_count, undecided_count,
+           refused_count, generated_tokens, wall_ms, pass_at_1, pass_at_k, created_at_ms
     from evaluation
     where run_id = ?
     order by step_id";
@@ -108,6 +112,7 @@ fn evaluation_row(row: &Cells<'_>) -> Result<EvaluationRow, StoreError> {
         sample_count: row.int("sample_count")?,
         correct_count: row.int("correct_count")?,
         no_answer_count: row.int("no_answer_count")?,
+        undecided_count: row.int("undecided_count")?,
         refused_count: row.int("refused_count")?,
         generated_tokens: row.int("generated_tokens")?,
         wall_ms: row.int("wall_ms")?,
@@ -122,10 +127,22 @@ impl NewEvaluation {
         self.problems.iter().map(|problem| u64::from(count(problem))).sum()
     }
 
-    /// `count` as a share of the problems; the same number of rollouts for each makes the mean of shares a share too.
-    fn share(&self, count: u64, per_problem: u64) -> Option<f64> {
-        let all = self.problems.len() as u64 * per_problem;
-        (all > 0).then(|| count as f64 / all as f64)
+    /// Mean over the problems of the share of correct rollouts; `None` without problems. Rollouts that nothing is known of
+    /// are left out, and so are problems that have no others; a problem that was refused has none at all, and counts.
+    pub fn pass_at_1(&self) -> Option<f64> {
+        let samples = self.samples;
+        self.mean(|problem| f64::from(problem.correct) / f64::from(samples.saturating_sub(problem.undecided).max(1)))
+    }
+
+    /// Share of the problems with a correct rollout, of the same problems.
+    pub fn pass_at_k(&self) -> Option<f64> {
+        self.mean(|problem| f64::from(u8::from(problem.correct > 0)))
+    }
+
+    fn mean(&self, value: impl Fn(&EvaluatedProblem) -> f64) -> Option<f64> {
+        let judged = || self.problems.iter().filter(|problem| problem.undecided < self.samples.max(1));
+        let count = judged().count();
+        (count > 0).then(|| judged().map(value).sum::<f64>() / count as f64)
     }
 }
 
@@ -134,12 +151,11 @@ impl Write for NewEvaluation {
 
     async fn apply(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
         let correct = self.total(|problem| problem.correct);
-        let solved = self.total(|problem| u32::from(problem.correct > 0));
         let inserted = sqlx::query(
             "insert into evaluation (run_id, step_id, weight_version, problem_count, sample_count, correct_count,
-                                     no_answer_count, refused_count, generated_tokens, wall_ms, pass_at_1, pass_at_k,
-                                     created_at_ms)
-             values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                     no_answer_count, undecided_count, refused_count, generated_tokens, wall_ms,
+                                     pass_at_1, pass_at_k, created_at_ms)
+             values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              on conflict (run_id, step_id) do nothing",
         )
         .bind(self.run.0)
@@ -149,11 +165,12 @@ impl Write for NewEvaluation {
         .bind(self.samples)
         .bind(int(correct))
         .bind(int(self.total(|problem| problem.no_answer)))
+        .bind(int(self.total(|problem| problem.undecided)))
         .bind(self.refused)
         .bind(int(self.generated_tokens))
         .bind(int(self.wall_ms))
-        .bind(self.share(correct, self.samples.into()))
-        .bind(self.share(solved, 1))
+        .bind(self.pass_at_1())
+        .bind(self.pass_at_k())
         .bind(now_ms())
         .execute(&mut *conn)
         .await?;

@@ -38,11 +38,13 @@ pub(super) async fn writing_connection(path: &Path, options: StoreOptions) -> Re
     {
         return Err(StoreError::NoFolder { path: path.to_owned(), folder: folder.to_owned() });
     }
+    let mut schema = 0;
     if path.exists() {
         // Before anything is written to the file: a foreign database would be switched to WAL mode.
         let found = inspect(path).await?;
         found.refuse_foreign(path)?;
         found.refuse_newer(path)?;
+        schema = found.schema;
     }
     let mut connect = SqliteConnectOptions::new()
         .filename(path)
@@ -59,8 +61,33 @@ pub(super) async fn writing_connection(path: &Path, options: StoreOptions) -> Re
         connect = connect.pragma("max_page_count", (bytes / PAGE_BYTES).max(1).to_string());
     }
     let mut conn = connect.connect().await.map_err(|error| StoreError::from(error).at(path))?;
-    MIGRATOR.run(&mut conn).await.map_err(|error| migration_error(path, error))?;
+    migrate(&mut conn, path, schema).await?;
     Ok(conn)
+}
+
+/// Brings a database of the given schema up to date. Tables that others refer to can only be made anew while foreign keys
+/// are not enforced and a renamed table is not followed into the views that name it; neither can be switched inside a
+/// transaction, so both are switched around one that holds all migrations and the check of the references. A database
+/// whose references are broken is left as it was.
+async fn migrate(conn: &mut SqliteConnection, path: &Path, schema: i64) -> Result<(), StoreError> {
+    // Also where nothing is to be done: it compares the migrations with those that were applied.
+    if schema == newest_schema() {
+        return MIGRATOR.run(conn).await.map_err(|error| migration_error(path, error));
+    }
+    let at = |error: sqlx::Error| StoreError::from(error).at(path);
+    let switch = "pragma foreign_keys = off; pragma legacy_alter_table = on";
+    sqlx::raw_sql(switch).execute(&mut *conn).await.map_err(at)?;
+    let mut all = conn.begin_with("begin immediate").await.map_err(at)?;
+    MIGRATOR.run(&mut *all).await.map_err(|error| migration_error(path, error))?;
+    let broken = sqlx::query("pragma foreign_key_check").fetch_all(&mut *all).await.map_err(at)?.len();
+    if broken > 0 {
+        all.rollback().await.map_err(at)?;
+        return Err(StoreError::BrokenReferences { path: path.to_owned(), count: broken });
+    }
+    all.commit().await.map_err(at)?;
+    let switch = "pragma legacy_alter_table = off; pragma foreign_keys = on";
+    sqlx::raw_sql(switch).execute(&mut *conn).await.map_err(at)?;
+    Ok(())
 }
 
 /// Opens an existing database of the present schema for reading.

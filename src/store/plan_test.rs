@@ -4,7 +4,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
 use super::{
-    Store, evaluation, metric, problem, recorded, round, run, solution, step, step_slot, tree_read, view,
+    Store, benchmark, evaluation, metric, problem, recorded, round, run, solution, step, step_slot, tree_read, view,
     view_training, weight,
 };
 
@@ -22,8 +22,14 @@ const HOT: &[(&str, &str)] = &[
     ("group nodes", recorded::GROUP_NODES),
     ("mean search tokens", recorded::MEAN_SEARCH_TOKENS),
     ("evaluations", evaluation::EVALUATIONS),
+    ("latest benchmark", benchmark::LATEST_BENCHMARK),
+    ("benchmark summary", benchmark::BENCHMARK_SUMMARY),
+    ("benchmark problems", benchmark::BENCHMARK_PROBLEMS),
+    ("benchmark samples", benchmark::BENCHMARK_SAMPLES),
+    ("unsettled samples", benchmark::UNSETTLED_SAMPLES),
     ("trees", tree_read::TREES),
     ("tree", tree_read::TREE),
+    ("tree ids", tree_read::TREE_IDS),
     ("nodes", tree_read::NODES),
     ("trajectories", tree_read::TRAJECTORIES),
     ("trajectory nodes", tree_read::TRAJECTORY_NODES),

@@ -25,7 +25,7 @@ pub struct RecordedTree {
     pub generated_tokens: u64,
     /// Time from its first request to its end.
     pub wall_ms: u64,
-    /// Sampled nodes with a verdict: the leaves of kept solutions are not among them.
+    /// Sampled nodes with a settled verdict: the leaves of kept solutions are not among them.
     pub terminals: u32,
     /// Of these, the ones with the verdict `correct`.
     pub correct_terminals: u32,
@@ -36,7 +36,11 @@ pub struct RecordedTree {
 
 pub(super) const RECORDED_TREES: &str = "
     select t.tree_id, t.slot, t.kind, t.problem_id, t.status, t.error, t.generated_tokens, t.wall_ms,
-           (select count(*) from node n where n.tree_id = t.tree_id and n.verdict is not null) - (
+           (
+               select count(*)
+               from node n
+               where n.tree_id = t.tree_id and n.verdict in ('correct', 'incorrect', 'no_answer')
+           ) - (
                select count(*) from trajectory j where j.tree_id = t.tree_id and j.provenance = 'cached'
            ) as terminals,
            (select count(*) from node n where n.tree_id = t.tree_id and n.verdict = 'correct') - (

@@ -108,7 +108,7 @@ pub struct FilteredProblem {
     pub samples: u32,
     /// Correct ones.
     pub correct: u32,
-    /// Those without a verdict, because the check failed or the engine refused.
+    /// Those that nothing is known of: the check failed or could not decide.
     pub errors: u32,
     /// Tokens sampled for them.
     pub generated_tokens: u64,

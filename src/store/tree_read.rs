@@ -104,6 +104,8 @@ pub(super) const TREE: &str = "
     from tree_summary t
     where tree_id = ?";
 
+pub(super) const TREE_IDS: &str = "select tree_id from tree where run_id = ? order by step_id, slot";
+
 pub(super) const NODES: &str = "
     select n.node_id, n.parent_node_id, n.tag, n.depth, n.visits, n.q_total, n.entropy_nats, n.token_count,
            n.finish_reason, n.is_terminal, n.verdict, n.weight_version, n.selected_order, n.selected_kind,
@@ -137,6 +139,14 @@ impl Reader {
             .bind(filter.verdict.map(Verdict::as_str))
             .bind(filter.limit.map_or(-1, i64::from));
         self.all(query, tree_row).await
+    }
+
+    /// The trees of a run, oldest step first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn tree_ids(&self, run: RunId) -> Result<Vec<TreeId>, StoreError> {
+        self.all(sqlx::query(TREE_IDS).bind(run.0), |row| Ok(TreeId(row.get("tree_id")?))).await
     }
 
     /// One tree, without its nodes.

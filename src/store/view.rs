@@ -41,6 +41,8 @@ pub struct StepSummary {
     pub solved_frac: Option<f64>,
     /// Trees in which no node was left to expand.
     pub exhausted_count: u64,
+    /// Sampled answers that nothing is known of: neither right nor wrong.
+    pub undecided_count: u64,
     /// Trees that could not go on.
     pub failed_count: u64,
     /// Trees that were spared their search by kept solutions.
@@ -181,7 +183,7 @@ pub(super) const SOLVED_PER_STEP: &str =
     "select step_id, tree_count, solved_count, solved_frac from solved_per_step where run_id = ? order by step_id";
 
 pub(super) const STEP_SUMMARY: &str = "
-    select run_id, step_id, round_id, status, problem_count, tree_count, solved_count, solved_frac, exhausted_count,
+    select run_id, step_id, round_id, status, problem_count, tree_count, solved_count, solved_frac, exhausted_count, undecided_count,
            failed_count, replay_count, mean_reward, loss, grad_norm, clip_frac, ratio_mean, ratio_p99, ratio_outside_frac, ratio_nan_count,
            entropy_nats, search_weight_version, produced_weight_version, update_skip_reason, skipped_group_count,
            generated_tokens, trained_tokens, packed_tokens, search_ms, train_ms, export_ms, reload_ms,
@@ -335,6 +337,7 @@ fn step_summary(row: &Cells<'_>) -> Result<StepSummary, StoreError> {
         solved_count: row.int("solved_count")?,
         solved_frac: row.get("solved_frac")?,
         exhausted_count: row.int("exhausted_count")?,
+        undecided_count: row.int("undecided_count")?,
         failed_count: row.int("failed_count")?,
         replay_count: row.int("replay_count")?,
         mean_reward: row.get("mean_reward")?,

@@ -115,6 +115,8 @@ pub struct LearningPoint {
     pub sample_count: u64,
     /// Problems that the engine refused: they count as not solved.
     pub refused_count: u64,
+    /// Rollouts that nothing is known of: they count neither as right nor as wrong.
+    pub undecided_count: u64,
     /// Mean over the problems of the share of correct rollouts.
     pub pass_at_1: Option<f64>,
     /// Share of the problems with a correct rollout.
@@ -187,7 +189,7 @@ pub(super) const REPLAY_USE: &str = "
     order by step_id";
 
 pub(super) const LEARNING_CURVE: &str = "
-    select run_id, name, algorithm, step_id, weight_version, problem_count, sample_count, refused_count,
+    select run_id, name, algorithm, step_id, weight_version, problem_count, sample_count, refused_count, undecided_count,
            pass_at_1, pass_at_k, generated_tokens, trained_tokens, search_s, train_s, wall_s
     from learning_curve
     where run_id = ?
@@ -301,6 +303,7 @@ fn learning_point(row: &Cells<'_>) -> Result<LearningPoint, StoreError> {
         problem_count: row.int("problem_count")?,
         sample_count: row.int("sample_count")?,
         refused_count: row.int("refused_count")?,
+        undecided_count: row.int("undecided_count")?,
         pass_at_1: row.get("pass_at_1")?,
         pass_at_k: row.get("pass_at_k")?,
         generated_tokens: row.int("generated_tokens")?,

@@ -99,7 +99,7 @@ pub struct Dropped {
 /// otherwise be one in which everything succeeded.
 pub fn weigh(group: &TrajectoryGroup, settings: &AdvantageSettings) -> (TrajectoryGroup, Vec<Vec<f64>>, Dropped) {
     let mut judged = group.clone();
-    judged.trajectories.retain(|trajectory| trajectory.verdict != Verdict::Error);
+    judged.trajectories.retain(|trajectory| trajectory.verdict.is_settled());
     let errors = group.trajectories.len() - judged.trajectories.len();
     let mut advantages = advantage::advantages(&judged, settings);
     let is_fit = |t: &Trajectory| !settings.drop_defective || t.defect.is_none() || t.verdict == Verdict::Correct;
