@@ -51,8 +51,9 @@
 //!
 //! cli/mod.rs               subcommands; reads the configuration file
 //! cli/{run,filter,train,sft,solutions}.rs    one subcommand each: arguments and one `run`
-//! cli/{inspect,problems,model}.rs            likewise
-//! cli/session.rs           what `run` and `filter` share: runtime, log, signals
+//! cli/{eval,inspect,problems,model}.rs       likewise
+//! cli/session.rs           what `run`, `filter` and `eval` share: runtime, log, signals
+//! cli/verify/{mod,lines,audit}.rs      lines in, verdicts out; the answers of a run, graded again
 //! cli/generate/{mod,talk,answer}.rs     a prompt in, text out: arguments, turns, one answer as it is sampled
 //! cli/progress.rs          the bar and one line per step
 //! cli/printer.rs           the only place that writes to the terminal
@@ -61,10 +62,10 @@
 //! types/ids.rs             ids and step numbers as types of their own
 //! types/tokens.rs          prompts, continuations, what is asked of an engine
 //! types/trajectory.rs      root-to-leaf paths with a value per node, in groups of one tree
-//! types/verdict.rs         correct, incorrect, no answer, error
+//! types/verdict.rs         correct, incorrect, no answer, undecided, error
 //! types/weights.rs         weight versions, and what was written for one
 //! config/mod.rs            the sections of the configuration
-//! config/{curriculum,data,inference,run,search,train}.rs   one section each
+//! config/{curriculum,data,inference,run,search,train,verify}.rs   one section each
 //! config/preset.rs         defaults that an algorithm or a rule set brings
 //! config/source.rs         a file and those it builds on
 //! config/{parse,keys,validate,render,error}.rs  TOML to settings and back, with every mistake named
@@ -82,6 +83,8 @@
 //! run/publish.rs           new weights: export, record, reload, canary, confirm
 //! run/record.rs            domain values to rows
 //! run/evaluate.rs          accuracy on held-out problems
+//! run/benchmark/{mod,sampler,settings}.rs  a model on files of problems: samples, and what may not change meanwhile
+//! run/flight.rs            many requests at once, but not all
 //! run/{checkpoints,restore,resume}.rs  every n steps; the trainer as it was; which run goes on
 //! run/offline.rs           recorded updates again, without a server
 //! run/supervise.rs         supervised warm start on worked examples
@@ -109,8 +112,21 @@
 //! inference/vllm/{wire,client,pool}.rs the JSON, one call, replicas
 //! inference/vllm/{reload,probe,launch}.rs  new weights, which logprobs, a server of our own
 //!
-//! verify/mod.rs            is this answer right
-//! verify/{extract,number,latex,compare}.rs the last box, exact numbers, normal form, same or not
+//! verify/{mod,verifier}.rs is this answer right
+//! verify/extract/{mod,boxes,fallback,library,number}.rs  where the answer stands: boxes, phrases, as Math-Verify reads
+//! verify/latex.rs          LaTeX as tokens
+//! verify/{expr,answer,budget}.rs           an expression as a tree, what stands around it, work in steps and not in time
+//! verify/parse/{mod,prepare,relation,bracket,expression,name,number,words,mark,loose,tests}.rs  tokens to an answer
+//! verify/compare/{mod,choice,relation,structure,unit,letters,interval}.rs  same or not
+//! verify/algebra/mod.rs    are two expressions the same number or function, and how that is known
+//! verify/algebra/{rational,poly,form,known}.rs quotients of polynomials in generators; which of them are not zero
+//! verify/algebra/{convert,power,calls,circular,integer}.rs how expressions get there: powers, functions, factors
+//! verify/algebra/{ball,elementary}.rs  real numbers as balls with proven bounds
+//! verify/algebra/{numeric,numeric_calls,constant,points}.rs values as balls: numbers, functions at points
+//! verify/algebra/tower.rs  sizes of numbers that no digits can hold
+//! verify/algebra/tests/{mod,hazards,identities,random,balls}.rs  known identities, hostile ones, random ones
+//! verify/grader.rs         the verifier, and Math-Verify where it cannot decide
+//! verify/sidecar/{mod,process}.rs      Math-Verify: a pool of Python processes, one of them
 //! verify/quality/{mod,repetition,garbled}.rs  bad data: loops, noise, broken characters
 //!
 //! trainer/mod.rs           handle of the trainer thread
@@ -133,7 +149,7 @@
 //!
 //! store/mod.rs             SQLite: owners, what survives
 //! store/{open,writer,codec,error}.rs   one writer, grouped commits, values to cells
-//! store/{run,problem,round,step,step_slot,weight,tree,solution,evaluation,metric}.rs  rows of that table, in
+//! store/{run,problem,round,step,step_slot,weight,tree,solution,evaluation,benchmark,metric}.rs  rows of that table, in
 //! store/round_write.rs      a round goes on: measured, decided, over
 //! store/{tree_read,view,view_training}.rs  rows out
 //! store/regrow.rs          failed trees of a step that is taken up again go
@@ -141,6 +157,7 @@
 //! store/plan_test.rs       hot statements use their indexes
 //!
 //! report/mod.rs            reading results back for people
+//! report/benchmark/{mod,votes,statistics,table}.rs  samples to pass@k, majority@k and intervals
 //! report/{listing,table,tree,text}.rs  tables, one tree, foreign text made harmless
 //! ```
 #![deny(missing_docs)]

@@ -27,6 +27,8 @@ pub enum Purpose {
     DynamicSampling,
     /// Order of the examples in supervised training.
     Supervised,
+    /// Resamples and subsets behind the figures of a benchmark.
+    Statistics,
 }
 
 impl Purpose {
@@ -42,6 +44,7 @@ impl Purpose {
             Purpose::Replay => "replay",
             Purpose::DynamicSampling => "dynamic_sampling",
             Purpose::Supervised => "supervised",
+            Purpose::Statistics => "statistics",
         }
     }
 }

@@ -479,3 +479,24 @@ async fn a_server_left_paused_is_woken() {
     let probed = order.iter().position(|path| path == COMPLETIONS).expect("probed");
     assert!(resumed < probed, "{order:?}");
 }
+
+/// A server without the worker extension can be measured, though nothing can be loaded into it, and is never asked what it
+/// holds, also after a silence.
+#[tokio::test]
+async fn a_plain_server_is_sampled_as_it_is() {
+    let server = Scripted::start().await;
+    let missing = || Reply::Json(404, json!({"detail": "Not Found"}));
+    server.script("rpc:ds_state", [missing(), missing()]);
+    let config = config(&[&server]);
+    let error = try_connect(&config, NEUTRAL).await.expect_err("nothing can be loaded into it");
+    assert!(matches!(error, EngineError::Unsupported { .. }), "{error:?}");
+    let nowhere = Path::new("/nonexistent");
+    let setup = VllmSetup { config: &config, sampling: NEUTRAL, model: nowhere, run_dir: nowhere, salt: "eval" };
+    let engine = VllmEngine::start_as_it_is(setup, None).await.expect("it need not take weights");
+    assert_eq!(engine.weights_digest().await.expect("it is not asked"), None);
+    let asked = server.seen("rpc:ds_state").len();
+    server.script(COMPLETIONS, [Reply::Json(503, json!({"error": {"message": "busy"}}))]);
+    assert_eq!(engine.generate(request(2)).await.expect("after another try").len(), 2);
+    assert_eq!(server.seen("rpc:ds_state").len(), asked);
+    assert!(!server.order().iter().any(|path| path.contains("resume")), "a pause is another program's");
+}

@@ -532,6 +532,11 @@ async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
     std::fs::remove_file(&path).unwrap();
 
     let store = Store::open(&path).await.unwrap();
+    let versions: Vec<i64> = sqlx::query_scalar("select version from _sqlx_migrations order by version desc limit 2")
+        .fetch_all(&mut raw(&store).await)
+        .await
+        .unwrap();
+    let [newest, before] = versions[..] else { panic!("{versions:?}") };
     sqlx::query(
         "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
          values (9999, 'later', 1, x'00', 0)",
@@ -542,7 +547,7 @@ async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
     store.close().await.unwrap();
     check(
         Store::open(&path).await.map(drop),
-        "the database `PATH` has schema 9999, this program knows schemas up to 5",
+        &format!("the database `PATH` has schema 9999, this program knows schemas up to {newest}"),
     )
     .await;
     let change = "update _sqlx_migrations set checksum = x'00' where version = 2";
@@ -553,8 +558,9 @@ async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
     check(Store::open(&path).await.map(drop), "schema 2 of the database `PATH` is not the one of this program").await;
 
     let mut conn = SqliteConnection::connect(&url).await.unwrap();
-    sqlx::query("delete from _sqlx_migrations where version = 5").execute(&mut conn).await.unwrap();
-    check(Reader::open(&path).await.map(drop), "the database `PATH` has schema 4, this program reads schema 5").await;
+    sqlx::query("delete from _sqlx_migrations where version = ?").bind(newest).execute(&mut conn).await.unwrap();
+    let message = format!("the database `PATH` has schema {before}, this program reads schema {newest}");
+    check(Reader::open(&path).await.map(drop), &message).await;
 
     let nowhere = folder.path().join("none/run.db");
     let error = Store::open(&nowhere).await.err().unwrap();

@@ -186,6 +186,28 @@ fn processed_logprobs_are_recognised_at_another_temperature() {
     });
 }
 
+/// A benchmark asks what is there: loaded weights are no reason to refuse, and nothing is loaded by it.
+#[test]
+fn a_server_is_sampled_with_what_it_holds() {
+    on_server(|live| async move {
+        live.load("b", 40).await;
+        let config = InferenceConfig { urls: vec![live.url.clone()], ..InferenceConfig::default() };
+        let nowhere = Path::new("/nonexistent");
+        let setup = VllmSetup { config: &config, sampling: NEUTRAL, model: nowhere, run_dir: nowhere, salt: "eval" };
+        let engine = VllmEngine::start_as_it_is(setup, Some("policy")).await.expect("it serves `policy`");
+        assert_eq!(engine.weights_digest().await.expect("it answers"), Some(live.weights("b", 40).digest));
+        let prompt = prompt(30, 8);
+        let found = engine.generate(request(&prompt, 1, 3, NEUTRAL)).await.expect("not fenced off");
+        assert_eq!(found[0].tokens, live.sample(&prompt, 1, 3, NEUTRAL).await[0].tokens);
+        let error = VllmEngine::start_as_it_is(setup, Some("other")).await.expect_err("another name");
+        assert_eq!(
+            error.to_string(),
+            format!("the server at `{}` cannot be used: it does not serve `other`", live.url)
+        );
+        live.load("a", 41).await;
+    });
+}
+
 /// A server of its own, with raw logprobs, which is killed in the middle of a request.
 #[test]
 fn a_killed_server_is_a_clear_error_and_leaves_no_process() {

@@ -1,5 +1,6 @@
 //! The command line: parse, call, print. Every file below holds one subcommand's arguments and its `run`.
 
+mod eval;
 mod filter;
 mod generate;
 mod inspect;
@@ -12,6 +13,7 @@ mod session;
 mod sft;
 mod solutions;
 mod train;
+mod verify;
 
 use std::path::Path;
 
@@ -36,6 +38,8 @@ enum Command {
     Run(run::Args),
     /// Measure which problems are hard for a model.
     Filter(filter::Args),
+    /// Measure how good a model is on files of problems.
+    Eval(eval::Args),
     /// Repeat recorded updates without a server.
     Train(train::Args),
     /// Verified solutions: list, export, import.
@@ -44,6 +48,8 @@ enum Command {
     Sft(sft::Args),
     /// Look at a run: its steps, its trees, one tree.
     Inspect(inspect::Args),
+    /// Say which answers are right; or grade the answers of a run again.
+    Verify(verify::Args),
     /// Talk to a model: a prompt in, text out.
     Generate(generate::Args),
     /// Make problem files.
@@ -60,10 +66,12 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Failure> {
     match cli.command {
         Command::Run(args) => run::run(args, printer),
         Command::Filter(args) => filter::run(args, printer),
+        Command::Eval(args) => eval::run(args, printer),
         Command::Train(args) => train::run(args, printer),
         Command::Solutions(args) => solutions::run(args, printer),
         Command::Sft(args) => sft::run(args, printer),
         Command::Inspect(args) => inspect::run(args, printer),
+        Command::Verify(args) => verify::run(args, printer),
         Command::Generate(args) => generate::run(args, printer),
         Command::Problems(args) => problems::run(args, printer),
         Command::Model(args) => model::run(args, printer),

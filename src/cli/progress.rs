@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::run::{Evaluation, Event, StepSummary};
+use crate::types::Verdict;
 
 /// Draws the events of a run. On a terminal a live bar, elsewhere only the lines.
 #[derive(Debug)]
@@ -24,6 +25,34 @@ struct State {
     is_searching: bool,
     tokens: usize,
     search_started: Instant,
+    /// What a benchmark knows so far.
+    sampling: Option<Sampling>,
+}
+
+/// Samples of a benchmark.
+#[derive(Debug, Default)]
+struct Sampling {
+    /// Taken by this process.
+    done: usize,
+    left: usize,
+    settled: usize,
+    correct: usize,
+}
+
+impl Sampling {
+    fn judged(&mut self, verdict: Verdict) {
+        self.settled += usize::from(verdict.is_settled());
+        self.correct += usize::from(verdict == Verdict::Correct);
+    }
+
+    /// Share of right samples so far, and how long the others will take at the pace so far.
+    fn describe(&self, elapsed: Duration) -> String {
+        let share = |text: String| if self.settled > 0 { text } else { "-".to_owned() };
+        let pass = share(format!("{:.1} %", 100.0 * self.correct as f64 / self.settled.max(1) as f64));
+        let left = elapsed.mul_f64(self.left as f64 / self.done.max(1) as f64).as_secs();
+        let eta = if self.done == 0 { "-".to_owned() } else { format!("{}:{:02}", left / 60, left % 60) };
+        format!(" pass@1 {pass} | {} samples left, ETA {eta} |", self.left)
+    }
 }
 
 impl Progress {
@@ -39,6 +68,7 @@ impl Progress {
                 is_searching: false,
                 tokens: 0,
                 search_started: Instant::now(),
+                sampling: None,
             }),
         }
     }
@@ -124,6 +154,24 @@ impl Progress {
                 drop(state);
                 self.line(&step_line(&summary, steps));
             }
+            Event::BenchmarkStarted { problems, problems_done, samples, verdicts } => {
+                state.count(&self.draw, problems, "eval", "problems");
+                state.finished = problems_done as u64;
+                let mut sampling = Sampling { left: samples, ..Sampling::default() };
+                verdicts.into_iter().for_each(|verdict| sampling.judged(verdict));
+                state.sampling = Some(sampling);
+                state.show();
+            }
+            Event::Sampled { tokens, verdict, is_last } => {
+                state.tokens += tokens;
+                state.finished += u64::from(is_last);
+                if let Some(sampling) = &mut state.sampling {
+                    sampling.judged(verdict);
+                    sampling.done += 1;
+                    sampling.left = sampling.left.saturating_sub(1);
+                }
+                state.show();
+            }
             Event::Warning(text) => {
                 drop(state);
                 self.line(&format!("warning: {text}"));
@@ -170,6 +218,10 @@ impl State {
 
     fn advance(&mut self) {
         self.finished += 1;
+        self.show();
+    }
+
+    fn show(&mut self) {
         self.describe();
         if let Some(bar) = &self.bar {
             bar.set_position(self.finished);
@@ -178,8 +230,11 @@ impl State {
 
     fn describe(&self) {
         if let Some(bar) = &self.bar {
-            let rate = self.tokens as f64 / self.search_started.elapsed().as_secs_f64().max(1e-9);
-            let solved = if self.is_searching && self.finished > 0 {
+            let elapsed = self.search_started.elapsed();
+            let rate = self.tokens as f64 / elapsed.as_secs_f64().max(1e-9);
+            let solved = if let Some(sampling) = &self.sampling {
+                sampling.describe(elapsed)
+            } else if self.is_searching && self.finished > 0 {
                 format!(" solved {:.0} % |", 100.0 * self.solved as f64 / self.finished as f64)
             } else {
                 String::new()
@@ -199,12 +254,13 @@ fn seconds(duration: Duration) -> String {
 }
 
 fn evaluation_line(e: &Evaluation) -> String {
+    let percent = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
     format!(
-        "held-out after step {}: pass@1 {:.1} %, pass@{} {:.1} % of {} problems in {}  (v{})",
+        "held-out after step {}: pass@1 {}, pass@{} {} of {} problems in {}  (v{})",
         e.step,
-        100.0 * e.pass_at_1,
+        percent(e.pass_at_1),
         e.samples,
-        100.0 * e.pass_at_k,
+        percent(e.pass_at_k),
         e.problems,
         seconds(e.elapsed),
         e.weight_version,
@@ -236,4 +292,27 @@ fn step_line(s: &StepSummary, steps: u64) -> String {
         seconds(s.publish),
         s.weight_version,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{StepId, WeightVersion};
+
+    #[test]
+    fn a_measurement_of_which_nothing_is_known_is_not_zero() {
+        let known = Evaluation {
+            step: StepId(4),
+            weight_version: WeightVersion(3),
+            problems: 20,
+            samples: 8,
+            pass_at_1: Some(0.125),
+            pass_at_k: Some(0.0),
+            elapsed: Duration::from_millis(1500),
+        };
+        let line = "held-out after step 4: pass@1 12.5 %, pass@8 0.0 % of 20 problems in 1.5 s  (v3)";
+        assert_eq!(evaluation_line(&known), line);
+        let unknown = Evaluation { pass_at_1: None, pass_at_k: None, ..known };
+        assert!(evaluation_line(&unknown).contains("pass@1 -, pass@8 - of 20 problems"));
+    }
 }

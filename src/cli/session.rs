@@ -1,12 +1,13 @@
-//! What `run` and `filter` have in common: runtime, log, progress, signals.
+//! What `run`, `filter` and `eval` have in common: runtime, log, progress, signals.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{Printer, progress::Progress};
 use crate::error::Failure;
-use crate::run::{Job, Outcome, RunError};
+use crate::run::{Job, Observer, Outcome, RunError};
 
 /// Exit code of a run that was called off by a signal, as a shell reports SIGINT.
 pub const INTERRUPTED: u8 = 130;
@@ -16,24 +17,37 @@ pub const INTERRUPTED: u8 = 130;
 /// # Errors
 /// The failure that ended the run.
 pub fn carry_out(job: Job, printer: &Printer) -> Result<Outcome, Failure> {
+    let (dir, steps) = (job.config.run.dir.clone(), job.config.run.steps);
+    watched(&dir, steps, printer, async |observer, cancel| Ok(crate::run::run(job, observer, cancel).await?))
+}
+
+/// Does `work` with its log in `dir`, its events on the terminal, and signals calling it off; `steps` is for the events.
+///
+/// # Errors
+/// As `work`; a folder or log that cannot be made.
+pub fn watched<T>(
+    dir: &Path,
+    steps: u32,
+    printer: &Printer,
+    work: impl AsyncFnOnce(Observer, CancellationToken) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let runtime = runtime()?;
     quiet_compute_threads(printer);
-    let dir = &job.config.run.dir;
-    std::fs::create_dir_all(dir).map_err(|source| RunError::Io { action: "create", path: dir.clone(), source })?;
+    std::fs::create_dir_all(dir).map_err(|source| RunError::Io { action: "create", path: dir.to_owned(), source })?;
     let log = dir.join("log.jsonl");
     crate::telemetry::log_to_file(&log).map_err(|source| RunError::Io { action: "write", path: log, source })?;
     runtime.block_on(async {
-        let progress = Arc::new(Progress::new(job.config.run.steps));
+        let progress = Arc::new(Progress::new(steps));
         let cancel = CancellationToken::new();
         let signals = tokio::spawn(stop_on_signal(cancel.clone(), progress.clone()));
-        let observer = {
+        let observer: Observer = {
             let progress = progress.clone();
             Arc::new(move |event| progress.on(event))
         };
-        let result = crate::run::run(job, observer, cancel).await;
+        let result = work(observer, cancel).await;
         signals.abort();
         progress.finish();
-        Ok(result?)
+        result
     })
 }
 

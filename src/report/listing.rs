@@ -1,5 +1,7 @@
 //! Columns that fit a terminal: less important ones are left out, the text column takes what room is left.
 
+use std::borrow::Cow;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::text;
@@ -12,7 +14,7 @@ const LEAST_TEXT: usize = 12;
 
 /// One column of a [`listing`].
 pub struct Column {
-    name: &'static str,
+    name: Cow<'static, str>,
     /// The column with the largest rank goes first when there is no room; 0 always stays.
     rank: u8,
     kind: Kind,
@@ -28,18 +30,18 @@ enum Kind {
 
 impl Column {
     /// Numbers: to the right. `rank` 0 always stays; the largest goes first when there is no room.
-    pub fn number(name: &'static str, rank: u8, cells: impl IntoIterator<Item = String>) -> Column {
-        Column { name, rank, kind: Kind::Number, cells: cells.into_iter().collect() }
+    pub fn number(name: impl Into<Cow<'static, str>>, rank: u8, cells: impl IntoIterator<Item = String>) -> Column {
+        Column { name: name.into(), rank, kind: Kind::Number, cells: cells.into_iter().collect() }
     }
 
     /// Words, shown whole. They must be harmless already ([`text::one_line`]).
-    pub fn word(name: &'static str, rank: u8, cells: impl IntoIterator<Item = String>) -> Column {
-        Column { name, rank, kind: Kind::Word, cells: cells.into_iter().collect() }
+    pub fn word(name: impl Into<Cow<'static, str>>, rank: u8, cells: impl IntoIterator<Item = String>) -> Column {
+        Column { name: name.into(), rank, kind: Kind::Word, cells: cells.into_iter().collect() }
     }
 
     /// Text that is cut to the room that is left.
     pub fn text<'a>(name: &'static str, rank: u8, cells: impl IntoIterator<Item = &'a str>) -> Column {
-        Column { name, rank, kind: Kind::Text, cells: cells.into_iter().map(text::one_line).collect() }
+        Column { name: name.into(), rank, kind: Kind::Text, cells: cells.into_iter().map(text::one_line).collect() }
     }
 
     fn natural_width(&self) -> usize {
@@ -71,7 +73,7 @@ pub fn listing(mut columns: Vec<Column>, width: usize) -> String {
         let width = column.natural_width().min(column.least_width() + spare);
         column.cells.iter_mut().for_each(|cell| *cell = text::cut(cell, width));
     }
-    table.set_header(columns.iter().map(|column| column.name));
+    table.set_header(columns.iter().map(|column| column.name.as_ref()));
     let rows = columns.iter().map(|column| column.cells.len()).max().unwrap_or(0);
     if rows == 0 {
         return String::new();

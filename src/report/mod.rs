@@ -4,11 +4,13 @@
 //! text that came from a model or a data file passes through [`text`], so that it cannot control the terminal. There is
 //! no SQL here: questions are views, read by the store.
 
+pub mod benchmark;
 pub mod listing;
 pub mod table;
 pub mod text;
 pub mod tree;
 
+pub use benchmark::{BenchmarkReport, FileReport, ProblemReport, Scores, benchmark_report, benchmark_table};
 pub use table::{
     learning_table, mistakes_text, rounds_table, runs_table, solutions_table, steps_table, token_use_table,
     trees_table, weights_table,

@@ -95,6 +95,70 @@ impl Parts {
     }
 }
 
+/// What a model is sampled with where nothing is trained.
+pub struct SamplingEngine {
+    /// Samples.
+    pub engine: Arc<dyn Engine>,
+    servers: Option<Arc<VllmEngine>>,
+}
+
+impl SamplingEngine {
+    /// Starts the engine of `config`: the embedded one, a server of our own, or running servers as they are, on which the
+    /// model is called `served`.
+    ///
+    /// # Errors
+    /// The engine does not start.
+    pub async fn start(
+        config: &Config,
+        tokenizer: &Arc<ModelTokenizer>,
+        served: Option<&str>,
+        dir: &Path,
+    ) -> Result<SamplingEngine, RunError> {
+        match config.inference.engine {
+            EngineKind::Vllm => {
+                let setup = VllmSetup {
+                    config: &config.inference,
+                    sampling: Sampling { temperature: 1.0, top_p: 1.0, top_k: 0 },
+                    model: &config.run.model,
+                    run_dir: dir,
+                    salt: "eval",
+                };
+                let servers = Arc::new(VllmEngine::start_as_it_is(setup, served).await?);
+                Ok(SamplingEngine { engine: servers.clone(), servers: Some(servers) })
+            }
+            EngineKind::Embedded => {
+                let generator = generator_spec(config, tokenizer);
+                let spec = TrainerSpec { purpose: Use::Generation, ..trainer_spec(config, Some(generator.clone())) };
+                let trainer = Arc::new(Trainer::spawn(spec).await?);
+                let answer_tokens = u64::try_from(config.inference.max_model_tokens).unwrap_or(u64::MAX);
+                let need_bytes = answer_tokens.saturating_mul(trainer.token_bytes());
+                if need_bytes > generator.cache_bytes {
+                    return Err(TrainerError::CacheTooSmall { need_bytes, bound_bytes: generator.cache_bytes }.into());
+                }
+                Ok(SamplingEngine { engine: Arc::new(EmbeddedEngine::new(trainer, config, &generator)), servers: None })
+            }
+        }
+    }
+
+    /// Digest of the weights that were loaded into a running server, where it says so.
+    ///
+    /// # Errors
+    /// A server that does not answer.
+    pub async fn weights_digest(&self) -> Result<Option<String>, RunError> {
+        match &self.servers {
+            Some(servers) => Ok(servers.weights_digest().await?),
+            None => Ok(None),
+        }
+    }
+
+    /// Ends a server that was launched.
+    pub async fn stop(&self) {
+        if let Some(servers) = &self.servers {
+            servers.stop().await;
+        }
+    }
+}
+
 /// The trainer of a run; with `generator` it is what samples, too.
 pub(super) fn trainer_spec(config: &Config, generator: Option<GeneratorSpec>) -> TrainerSpec {
     TrainerSpec {

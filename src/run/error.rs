@@ -124,6 +124,27 @@ pub enum RunError {
         /// What the server says.
         context_tokens: usize,
     },
+    /// The model's context cannot hold what a benchmark asks for.
+    #[error(
+        "a prompt of {prompt_tokens} tokens and an answer of up to {max_tokens} do not fit the model's context of \
+         {context_tokens} tokens"
+    )]
+    AnswerTooLong {
+        /// Longest prompt.
+        prompt_tokens: usize,
+        /// Most tokens of an answer.
+        max_tokens: u32,
+        /// What the model, or its server, can hold.
+        context_tokens: usize,
+    },
+    /// A benchmark was begun with other settings.
+    #[error("the benchmark in `{}` was begun otherwise: {}", dir.display(), changes.join("; "))]
+    BenchmarkChanged {
+        /// Its folder.
+        dir: PathBuf,
+        /// What differs, each with both values.
+        changes: Vec<String>,
+    },
     /// The server's logprobs of a fixed sequence are not the trainer's.
     #[error(
         "weight version {version}: the server's logprobs of the canary differ from the trainer's by {mean_nats:.4} nats on \
@@ -165,6 +186,8 @@ impl Hint for RunError {
             | RunError::Model { .. }
             | RunError::Diverged { .. }
             | RunError::Context { .. }
+            | RunError::AnswerTooLong { .. }
+            | RunError::BenchmarkChanged { .. }
             | RunError::NothingToResume { .. }
             | RunError::CannotChange { .. }
             | RunError::ProblemsChanged { .. }
@@ -210,6 +233,16 @@ impl Hint for RunError {
             RunError::Context { .. } => {
                 Some("lower `search.max_depth`, `search.step_tokens` or `prompt.max_tokens`, or raise `inference.max_model_tokens`".into())
             }
+            RunError::AnswerTooLong { prompt_tokens, context_tokens, .. } => Some(match context_tokens
+                .checked_sub(*prompt_tokens)
+                .filter(|room| *room > 0)
+            {
+                Some(room) => format!("`--max-tokens {room}` is the most that fits"),
+                None => "cut the prompts with `--set prompt.max_tokens=N`".into(),
+            }),
+            RunError::BenchmarkChanged { .. } => Some(
+                "give the same settings to go on with it, or another folder (`--out`) for a new one".into(),
+            ),
             RunError::Canary { .. } => Some(
                 "the server does not compute what the trainer computes: check that both read the same model and element \
                  type; `run.canary_tolerance_nats` says how much may differ"

@@ -9,6 +9,7 @@
 //! A run has no state but its database, its checkpoints and the trees and updates that follow from them: it may be killed
 //! at any instant, and goes on with `--resume`.
 
+pub mod benchmark;
 mod checkpoints;
 mod curriculum;
 pub mod engine;
@@ -16,6 +17,7 @@ mod error;
 mod evaluate;
 mod event;
 mod explore;
+mod flight;
 mod judge;
 mod lock;
 mod meter;

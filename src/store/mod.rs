@@ -16,6 +16,7 @@
 //! Deliberately absent: updates of trees (they are written when finished), deletes (but of failed trees in a step that is
 //! taken up again), and any cache.
 
+mod benchmark;
 mod codec;
 mod error;
 mod evaluation;
@@ -46,6 +47,10 @@ use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+pub use benchmark::{
+    BenchmarkProblemRow, BenchmarkResult, BenchmarkRow, BenchmarkSampleRow, BenchmarkSummary, NewBenchmark,
+    NewBenchmarkFile, NewBenchmarkSample, SettledSample, UnsettledSample,
+};
 pub use error::StoreError;
 pub use evaluation::{EvaluatedProblem, EvaluationRow, NewEvaluation};
 pub use metric::{Metric, MetricRow};

@@ -14,6 +14,7 @@ use tch::Kind;
 
 use super::error::TrainerError;
 use super::folder;
+use super::model::load::TensorFiles;
 use super::params::Parameters;
 use super::tensor_file::{self, Entry, dtype_name, write_synced};
 use crate::config::ExportDtype;
@@ -90,6 +91,22 @@ pub fn digest(tensors: &BTreeMap<String, WeightTensor>) -> String {
         hash.update(format!("{:08x}\n", tensor.crc32));
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The [`digest`] of the weights in `dir`, a folder in the Hugging Face layout: of an export the one in its manifest.
+///
+/// # Errors
+/// A file that is missing or not whole.
+pub fn digest_of_folder(dir: &Path) -> Result<String, TrainerError> {
+    let files = TensorFiles::open(dir)?;
+    let tensors = files.tensors()?;
+    let mut hash = Sha256::new();
+    for (name, bytes) in tensors.all_bytes() {
+        hash.update(name.as_bytes());
+        hash.update([0]);
+        hash.update(format!("{:08x}\n", crc32fast::hash(bytes)));
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Small text files and tokenizer models beside the weights.

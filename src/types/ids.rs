@@ -38,6 +38,10 @@ id! {
     RoundId(i64)
 }
 id! {
+    /// Row of `benchmark` in the store.
+    BenchmarkId(i64)
+}
+id! {
     /// Row of `solution` in the store.
     SolutionId(i64)
 }

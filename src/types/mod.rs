@@ -8,7 +8,7 @@ pub mod trajectory;
 pub mod verdict;
 pub mod weights;
 
-pub use ids::{NodeId, ProblemId, RoundId, RunId, SolutionId, StepId, TreeId, WeightVersion};
+pub use ids::{BenchmarkId, NodeId, ProblemId, RoundId, RunId, SolutionId, StepId, TreeId, WeightVersion};
 pub use tokens::{Continuation, FinishReason, GenerateRequest, Prompt, Sampling, TokenId};
 pub use trajectory::{GroupNode, Provenance, Trajectory, TrajectoryGroup, TreeKind};
 pub use verdict::{Defect, Verdict};

@@ -15,6 +15,143 @@ from trajectory_text j
 join problem p on p.problem_id = j.problem_id
 where j.defect is not null;
 
+CREATE TABLE benchmark (
+    benchmark_id    integer primary key,
+    -- Folder of the model, and where its answers came from: the engine's own name.
+    model           text    not null,
+    engine          text    not null,
+    -- As `weight_version.digest`; null where a server does not say what it holds.
+    weights_digest  text,
+    sample_count    integer not null,
+    temperature     real    not null,
+    top_p           real    not null,
+    max_tokens      integer not null,
+    -- Unsigned, as text.
+    seed            text    not null,
+    -- Everything that changes results, by name, as a JSON object of texts.
+    settings_json   text    not null,
+    program_version text    not null,
+    created_at_ms   integer not null,
+    -- When the last sample was there and the results were worked out.
+    ended_at_ms     integer,
+
+    constraint benchmark_counts_positive check (sample_count >= 1 and max_tokens >= 1),
+    constraint benchmark_sampling_sane check (temperature >= 0 and top_p > 0 and top_p <= 1)
+) strict;
+
+CREATE TABLE benchmark_file (
+    benchmark_id   integer not null,
+    -- Place on the command line, from 1.
+    file_id        integer not null,
+    -- File name without folder and ending.
+    name           text    not null,
+    path           text    not null,
+    content_sha256 text    not null,
+
+    primary key (benchmark_id, file_id),
+    constraint benchmark_file_benchmark foreign key (benchmark_id) references benchmark (benchmark_id)
+) strict, without rowid;
+
+CREATE VIEW benchmark_pass_rate as
+select
+    b.benchmark_id,
+    b.file_id,
+    f.name as file,
+    b.ordinal,
+    p.problem_id,
+    p.name as problem_name,
+    p.answer as reference_answer,
+    count(s.sample) as sample_count,
+    coalesce(sum(s.verdict not in ('undecided', 'error')), 0) as settled_count,
+    coalesce(sum(s.verdict = 'correct'), 0) as correct_count,
+    coalesce(sum(s.verdict = 'no_answer'), 0) as no_answer_count,
+    coalesce(sum(s.finish_reason = 'length'), 0) as truncated_count,
+    avg(s.token_count) as tokens_mean,
+    cast(sum(s.verdict = 'correct') as real) / nullif(sum(s.verdict not in ('undecided', 'error')), 0) as pass_rate
+from benchmark_problem b
+join benchmark_file f on f.benchmark_id = b.benchmark_id and f.file_id = b.file_id
+join problem p on p.problem_id = b.problem_id
+left join benchmark_sample s on s.benchmark_id = b.benchmark_id and s.file_id = b.file_id and s.ordinal = b.ordinal
+group by b.benchmark_id, b.file_id, b.ordinal;
+
+CREATE TABLE benchmark_problem (
+    benchmark_id  integer not null,
+    file_id       integer not null,
+    -- Place in the file, from 0.
+    ordinal       integer not null,
+    problem_id    integer not null,
+    prompt_tokens integer not null,
+
+    primary key (benchmark_id, file_id, ordinal),
+    constraint benchmark_problem_file
+        foreign key (benchmark_id, file_id) references benchmark_file (benchmark_id, file_id),
+    constraint benchmark_problem_problem foreign key (problem_id) references problem (problem_id)
+) strict, without rowid;
+
+CREATE TABLE benchmark_result (
+    benchmark_id integer not null,
+    file_id      integer not null,
+    metric       text    not null,
+    k            integer not null,
+    value        real    not null,
+    low          real,
+    high         real,
+
+    primary key (benchmark_id, file_id, metric, k),
+    constraint benchmark_result_file
+        foreign key (benchmark_id, file_id) references benchmark_file (benchmark_id, file_id),
+    constraint benchmark_result_metric_known check (metric in ('pass', 'majority')),
+    constraint benchmark_result_k_positive check (k >= 1),
+    constraint benchmark_result_share check (value between 0 and 1),
+    constraint benchmark_result_interval check ((low is null) = (high is null) and low <= high)
+) strict, without rowid;
+
+CREATE TABLE benchmark_sample (
+    benchmark_id  integer not null,
+    file_id       integer not null,
+    ordinal       integer not null,
+    -- From 0; names its random stream.
+    sample        integer not null,
+    token_count   integer not null,
+    -- `length`: the token budget ended it.
+    finish_reason text    not null,
+    verdict       text    not null,
+    -- What reached the verdict.
+    decided_by    text    not null,
+    -- The final answer as written; null where there was none.
+    answer        text,
+    created_at_ms integer not null,
+    -- What the model wrote. The last column, so that nothing else is read past it.
+    text          text    not null,
+
+    constraint benchmark_sample_unique primary key (benchmark_id, file_id, ordinal, sample),
+    constraint benchmark_sample_problem
+        foreign key (benchmark_id, file_id, ordinal) references benchmark_problem (benchmark_id, file_id, ordinal),
+    constraint benchmark_sample_finish_reason_known check (finish_reason in ('stop', 'length')),
+    constraint benchmark_sample_verdict_known
+        check (verdict in ('correct', 'incorrect', 'no_answer', 'undecided', 'error')),
+    constraint benchmark_sample_no_answer_settled check (verdict not in ('correct', 'incorrect') or answer is not null)
+) strict;
+
+CREATE VIEW benchmark_summary as
+select
+    r.benchmark_id,
+    r.file_id,
+    r.file,
+    b.model,
+    count(*) as problem_count,
+    sum(r.pass_rate is not null) as scored_count,
+    sum(r.sample_count) as sample_count,
+    count(*) * b.sample_count - sum(r.sample_count) as missing_count,
+    sum(r.sample_count - r.settled_count) as unsettled_count,
+    avg(r.pass_rate) as pass_at_1,
+    cast(sum(r.truncated_count) as real) / nullif(sum(r.sample_count), 0) as truncated_frac,
+    cast(sum(r.no_answer_count) as real) / nullif(sum(r.sample_count), 0) as no_answer_frac,
+    sum(r.tokens_mean * r.sample_count) / nullif(sum(r.sample_count), 0) as tokens_mean
+from benchmark_pass_rate r
+join benchmark b on b.benchmark_id = r.benchmark_id
+group by r.benchmark_id, r.file_id;
+
 CREATE VIEW best_path as
 select j.*
 from trajectory_text j
@@ -62,7 +199,8 @@ CREATE TABLE evaluation (
     -- problems.
     pass_at_1        real,
     pass_at_k        real,
-    created_at_ms    integer not null,
+    created_at_ms    integer not null, undecided_count integer not null default 0
+    constraint evaluation_undecided_not_negative check (undecided_count >= 0),
 
     primary key (run_id, step_id),
     constraint evaluation_run foreign key (run_id) references run (run_id),
@@ -95,6 +233,7 @@ select
     e.problem_count,
     e.sample_count,
     e.refused_count,
+    e.undecided_count,
     e.pass_at_1,
     e.pass_at_k,
     coalesce((
@@ -132,7 +271,7 @@ CREATE TABLE metric (
     constraint metric_step_not_negative check (step_id >= 0)
 ) strict, without rowid;
 
-CREATE TABLE node (
+CREATE TABLE "node" (
     tree_id         integer not null,
     node_id         integer not null,
     parent_node_id  integer,
@@ -162,7 +301,8 @@ CREATE TABLE node (
     constraint node_finish_reason_known check (finish_reason in ('stop', 'length')),
     constraint node_finish_reason_unless_root check ((node_id = 0) = (finish_reason is null)),
     constraint node_is_terminal_boolean check (is_terminal in (0, 1)),
-    constraint node_verdict_known check (verdict in ('correct', 'incorrect', 'no_answer', 'error')),
+    constraint node_verdict_known
+        check (verdict in ('correct', 'incorrect', 'no_answer', 'undecided', 'error')),
     constraint node_verdict_only_if_terminal check (verdict is null or is_terminal = 1),
     constraint node_weight_version_unless_root check ((node_id = 0) = (weight_version is null)),
     constraint node_selected_kind_known check (selected_kind in ('uct_child', 'uct_root', 'global', 'fallback')),
@@ -182,6 +322,8 @@ CREATE TABLE node_content (
     constraint node_content_tokens_whole check (length(tokens) % 4 = 0),
     constraint node_content_logprob_per_token check (length(logprobs) = length(tokens))
 ) strict;
+
+CREATE INDEX node_undecided on node (tree_id) where verdict in ('undecided', 'error');
 
 CREATE TABLE problem (
     problem_id     integer primary key,
@@ -560,6 +702,13 @@ select
     coalesce(sum(t.status = 'exhausted'), 0)                       as exhausted_count,
     coalesce(sum(t.status = 'failed'), 0)                          as failed_count,
     coalesce(sum(t.kind = 'replay'), 0)                            as replay_count,
+    (
+        select count(*)
+        from tree u
+        -- SQLite would read all nodes of each tree.
+        join node n indexed by node_undecided on n.tree_id = u.tree_id
+        where u.run_id = s.run_id and u.step_id = s.step_id and n.verdict in ('undecided', 'error')
+    )                                                              as undecided_count,
     s.mean_reward,
     s.loss,
     s.grad_norm,
@@ -618,7 +767,7 @@ select
     cast(trained_tokens as real) / nullif(packed_tokens, 0)       as sharing_factor
 from both;
 
-CREATE TABLE trajectory (
+CREATE TABLE "trajectory" (
     tree_id         integer not null,
     -- Order in which they were backed up, from 0.
     ordinal         integer not null,
@@ -628,14 +777,20 @@ CREATE TABLE trajectory (
     -- Mean -logprob over all sampled tokens of the path.
     entropy_nats    real,
     response_tokens integer not null,
-    provenance      text    not null, defect text
-    constraint trajectory_defect_known check (defect in ('repetition', 'garbled', 'invalid_utf8')), solution_id integer references solution (solution_id),
+    provenance      text    not null,
+    -- What makes the text unfit for training.
+    defect          text,
+    -- The solution that was replayed; null for a trajectory that was sampled in its tree.
+    solution_id     integer,
 
     primary key (tree_id, ordinal),
     constraint trajectory_leaf foreign key (tree_id, leaf_node_id) references node (tree_id, node_id),
     constraint trajectory_leaf_unique unique (tree_id, leaf_node_id),
-    constraint trajectory_verdict_known check (verdict in ('correct', 'incorrect', 'no_answer', 'error')),
-    constraint trajectory_provenance_known check (provenance in ('search', 'rollout', 'cached'))
+    constraint trajectory_verdict_known
+        check (verdict in ('correct', 'incorrect', 'no_answer', 'undecided', 'error')),
+    constraint trajectory_provenance_known check (provenance in ('search', 'rollout', 'cached')),
+    constraint trajectory_solution foreign key (solution_id) references solution (solution_id),
+    constraint trajectory_defect_known check (defect in ('repetition', 'garbled', 'invalid_utf8'))
 ) strict, without rowid;
 
 CREATE INDEX trajectory_by_defect on trajectory (defect) where defect is not null;

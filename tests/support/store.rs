@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use orchestrator::config::{Algorithm, Rules};
 use orchestrator::store::{
-    Confirmation, EvaluatedProblem, FilteredProblem, Metric, NewEvaluation, NewProblem, NewRound, NewRun, NewSlot,
-    NewSolution, NewStep, NewTree, NewWeightVersion, NodeContent, NodeRow, RoundReason, Selection, SelectionKind,
-    StepEnd, Store, TrajectoryRow, TreeStatus,
+    BenchmarkResult, Confirmation, EvaluatedProblem, FilteredProblem, Metric, NewBenchmark, NewBenchmarkFile,
+    NewBenchmarkSample, NewEvaluation, NewProblem, NewRound, NewRun, NewSlot, NewSolution, NewStep, NewTree,
+    NewWeightVersion, NodeContent, NodeRow, RoundReason, Selection, SelectionKind, StepEnd, Store, TrajectoryRow,
+    TreeStatus,
 };
 use orchestrator::types::{
-    Defect, FinishReason, NodeId, ProblemId, Provenance, RoundId, RunId, StepId, TreeId, TreeKind, Verdict,
-    WeightVersion,
+    BenchmarkId, Defect, FinishReason, NodeId, ProblemId, Provenance, RoundId, RunId, StepId, TreeId, TreeKind,
+    Verdict, WeightVersion,
 };
 use tempfile::TempDir;
 
@@ -90,8 +91,12 @@ pub fn filtered(problem: ProblemId, correct: u32, reason: RoundReason) -> Filter
 }
 
 pub fn new_evaluation(run: RunId, step: i64, problems: &[(ProblemId, u32)]) -> NewEvaluation {
-    let evaluated =
-        |(problem, correct): &(ProblemId, u32)| EvaluatedProblem { problem: *problem, correct: *correct, no_answer: 1 };
+    let evaluated = |(problem, correct): &(ProblemId, u32)| EvaluatedProblem {
+        problem: *problem,
+        correct: *correct,
+        no_answer: 1,
+        undecided: 0,
+    };
     NewEvaluation {
         run,
         step: StepId(step),
@@ -327,6 +332,7 @@ pub async fn fixture(store: &Store) -> Fixture {
 
     let third = NewStep { search_weight_version: WeightVersion(1), ..new_step(run, 3, &problems) };
     store.begin_step(third).await.unwrap();
+    benchmark(store).await;
     Fixture { run, problems, trees }
 }
 
@@ -374,4 +380,69 @@ async fn failed_tree(store: &Store, run: RunId, problem: ProblemId) -> TreeId {
         ..new_tree(run, 1, 2, problem)
     };
     store.record_tree(tree, vec![root()], vec![], vec![]).await.unwrap()
+}
+
+pub fn new_benchmark() -> NewBenchmark {
+    let problem = |name: &str, text: &str, answer: &str| (new_problem(name, text, answer), 12);
+    NewBenchmark {
+        model: "models/tiny".into(),
+        engine: "embedded 0.1.0".into(),
+        weights_digest: None,
+        samples: 2,
+        temperature: 0.6,
+        top_p: 0.95,
+        max_tokens: 64,
+        seed: u64::MAX,
+        settings_json: "{\"--samples\":\"2\"}".into(),
+        program_version: "0.1.0".into(),
+        files: vec![NewBenchmarkFile {
+            name: "sums".into(),
+            path: "data/sums.jsonl".into(),
+            content_sha256: "0".repeat(64),
+            problems: vec![
+                problem("add-1", "What is 1 + 1?", "2"),
+                problem("add-2", "What is 2 + 2?", "4"),
+                problem("add-3", "What is 3 + 3?", "6"),
+            ],
+        }],
+    }
+}
+
+pub fn new_sample(benchmark: BenchmarkId, ordinal: u32, sample: u32, verdict: Verdict) -> NewBenchmarkSample {
+    let answer = matches!(verdict, Verdict::Correct | Verdict::Incorrect | Verdict::Undecided).then(|| "2".to_owned());
+    NewBenchmarkSample {
+        benchmark,
+        file: 1,
+        ordinal,
+        sample,
+        text: "\\boxed{2}".into(),
+        tokens: 10 + u64::from(sample),
+        finish: if verdict == Verdict::NoAnswer { FinishReason::Length } else { FinishReason::Stop },
+        verdict,
+        decided_by: "exact".into(),
+        answer,
+    }
+}
+
+/// Two samples of three problems each: one right and one wrong; one without an answer and one that is missing; two that
+/// are not settled.
+pub async fn benchmark(store: &Store) -> BenchmarkId {
+    let id = store.create_benchmark(new_benchmark()).await.unwrap();
+    for (ordinal, sample, verdict) in [
+        (0, 0, Verdict::Correct),
+        (0, 1, Verdict::Incorrect),
+        (1, 0, Verdict::NoAnswer),
+        (2, 0, Verdict::Undecided),
+        (2, 1, Verdict::Error),
+    ] {
+        store.record_benchmark_sample(new_sample(id, ordinal, sample, verdict)).await.unwrap();
+    }
+    let result = |metric, k, value, interval| BenchmarkResult { file: 1, metric, k, value, interval };
+    let results = vec![
+        result("pass", 1, 0.25, Some([0.0, 0.5])),
+        result("pass", 2, 0.5, None),
+        result("majority", 2, 0.25, None),
+    ];
+    store.record_benchmark_results(id, results, false).await.unwrap();
+    id
 }

@@ -143,11 +143,11 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
     result
 }
 
-fn temperature(text: &str) -> Result<f64, String> {
+pub(super) fn temperature(text: &str) -> Result<f64, String> {
     number(text, |value| value >= 0.0, "a finite number, at least 0")
 }
 
-fn share(text: &str) -> Result<f64, String> {
+pub(super) fn share(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0 && value <= 1.0, "above 0 and at most 1")
 }
 

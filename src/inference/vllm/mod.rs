@@ -68,6 +68,20 @@ impl VllmEngine {
     /// without the worker extension or the development endpoints, and whatever hinders a start.
     pub async fn start(setup: VllmSetup<'_>) -> Result<VllmEngine, EngineError> {
         probe::check_sampling(setup.sampling)?;
+        VllmEngine::begin(setup, Terms::Loads).await
+    }
+
+    /// As [`Self::start`], but nothing will be loaded and no logprob is looked at: the servers are taken with whatever
+    /// they hold, also those without the worker extension. `served` is the name of the model on them; without it the first
+    /// that they name.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] for a server that does not serve `served`, and whatever hinders a start.
+    pub async fn start_as_it_is(setup: VllmSetup<'_>, served: Option<&str>) -> Result<VllmEngine, EngineError> {
+        VllmEngine::begin(setup, Terms::AsItIs { served }).await
+    }
+
+    async fn begin(setup: VllmSetup<'_>, terms: Terms<'_>) -> Result<VllmEngine, EngineError> {
         let config = setup.config;
         let http = client::http()?;
         let (server, urls) = if config.launch {
@@ -83,10 +97,11 @@ impl VllmEngine {
         let retry_window = Duration::from_secs(config.retry_timeout_s);
         let mut found = Vec::new();
         for url in &urls {
-            found.push(retry(retry_window, |_| greet(Client::new(&http, url), &setup, server.as_deref())).await?);
+            found
+                .push(retry(retry_window, |_| greet(Client::new(&http, url), &setup, terms, server.as_deref())).await?);
         }
         let capabilities = combine(&found)?;
-        let replicas = found.into_iter().map(|greeting| greeting.replica(&setup, urls.len()));
+        let replicas = found.into_iter().map(|greeting| greeting.replica(&setup, terms, urls.len()));
         let pool = Pool::new(replicas.collect());
         let max_sequences = pool.replicas().iter().map(|replica| replica.capacity as usize).sum();
         Ok(VllmEngine {
@@ -102,6 +117,20 @@ impl VllmEngine {
     /// Base URLs of the replicas.
     pub fn urls(&self) -> Vec<String> {
         self.pool.replicas().iter().map(|replica| replica.client.url().to_owned()).collect()
+    }
+
+    /// Digest of the weights that were loaded into the servers; `None` where they hold those of their start, or cannot say
+    /// what they hold.
+    ///
+    /// # Errors
+    /// A server that does not answer.
+    pub async fn weights_digest(&self) -> Result<Option<String>, EngineError> {
+        let mut found = None;
+        for replica in self.pool.replicas().iter().filter(|replica| replica.can_say_what_it_holds()) {
+            let states = retry(self.retry_window, |_| replica.worker_states(false)).await?;
+            found = found.or(states.into_iter().find_map(|state| state.digest));
+        }
+        Ok(found)
     }
 
     /// Ends the launched server, if there is one; requests still in flight fail. Dropping the engine does the same, but
@@ -295,6 +324,15 @@ fn prompt_logprobs(answer: Completion, tokens: &[TokenId]) -> Result<Vec<f32>, F
         .collect()
 }
 
+/// What is expected of the servers.
+#[derive(Clone, Copy, Debug)]
+enum Terms<'a> {
+    /// They take new weights and are trusted with nothing else.
+    Loads,
+    /// They answer with what they hold.
+    AsItIs { served: Option<&'a str> },
+}
+
 /// What a server said of itself.
 struct Greeting {
     client: Client,
@@ -302,22 +340,33 @@ struct Greeting {
     vllm: String,
     max_model_tokens: usize,
     worker: WorkerState,
+    /// It has no worker extension: `worker` is made up.
+    is_plain: bool,
 }
 
 impl Greeting {
-    fn replica(self, setup: &VllmSetup<'_>, replicas: usize) -> Replica {
+    fn replica(self, setup: &VllmSetup<'_>, terms: Terms<'_>, replicas: usize) -> Replica {
         let sequences = match setup.config.max_sequences {
             0 => self.worker.max_num_seqs,
             total => total.div_ceil(replicas),
         };
         let capacity = u32::try_from(sequences).unwrap_or(u32::MAX).clamp(1, 1 << 20);
         let deadline = Duration::from_secs(setup.config.reload_timeout_s);
-        Replica::new(self.client, self.model, capacity, &self.worker, setup.salt, deadline)
+        let replica = Replica::new(self.client, self.model, capacity, &self.worker, setup.salt, deadline);
+        match terms {
+            Terms::Loads => replica,
+            Terms::AsItIs { .. } => replica.trusted(self.is_plain),
+        }
     }
 }
 
 /// Asks a server who it is and what it can do.
-async fn greet(client: Client, setup: &VllmSetup<'_>, server: Option<&Server>) -> Result<Greeting, EngineError> {
+async fn greet(
+    client: Client,
+    setup: &VllmSetup<'_>,
+    terms: Terms<'_>,
+    server: Option<&Server>,
+) -> Result<Greeting, EngineError> {
     if let Some(server) = server {
         server.check_alive()?;
     }
@@ -336,22 +385,44 @@ async fn greet(client: Client, setup: &VllmSetup<'_>, server: Option<&Server>) -
     if !vllm.starts_with(SUPPORTED) {
         tracing::warn!(url = client.url(), found = vllm, supported = "0.26", "this vLLM has not been tried");
     }
-    let worker = worker_state(&client, deadline).await?;
-    let card = client.models(deadline).await?.data.into_iter().next();
+    let worker = worker_state(&client, terms, deadline).await?;
+    let is_plain = worker.is_none();
+    let worker = worker.unwrap_or_else(WorkerState::unknown);
+    let mut cards = client.models(deadline).await?.data;
+    if let Terms::AsItIs { served: Some(served) } = terms {
+        let names: Vec<String> = cards.iter().map(|card| format!("`{}`", card.id)).collect();
+        cards.retain(|card| card.id == served);
+        if cards.is_empty() {
+            return Err(unsupported(
+                format!("it does not serve `{served}`"),
+                &format!("it serves {}", names.join(", ")),
+            ));
+        }
+    }
+    let card = cards.into_iter().next();
     let Some((model, max_model_tokens)) = card.and_then(|card| Some((card.id, card.max_model_len?))) else {
         return Err(client.bad_answer("/v1/models", "no model with a `max_model_len`".into()));
     };
+    if let Terms::AsItIs { .. } = terms {
+        // A pause is another program's, which will end it.
+        return Ok(Greeting { client, model, vllm, max_model_tokens, worker, is_plain });
+    }
     if client.is_paused(deadline).await? {
         // Left behind by a program that ended in the middle of a reload; the model itself is whole.
         client.resume(deadline).await?;
     }
     let mode = probe::logprobs_mode(&client, &model, worker.vocab_size, setup.sampling, deadline).await?;
     probe::check_mode(client.url(), mode, setup.sampling)?;
-    Ok(Greeting { client, model, vllm, max_model_tokens, worker })
+    Ok(Greeting { client, model, vllm, max_model_tokens, worker, is_plain })
 }
 
-/// What the workers hold, or how to start the server so that they can say it.
-async fn worker_state(client: &Client, deadline: Duration) -> Result<WorkerState, EngineError> {
+/// What the workers hold, or how to start the server so that they can say it. `None` where they cannot and need not.
+async fn worker_state(
+    client: &Client,
+    terms: Terms<'_>,
+    deadline: Duration,
+) -> Result<Option<WorkerState>, EngineError> {
+    let is_needed = matches!(terms, Terms::Loads);
     let unsupported = |problem: &str, hint: String| EngineError::Unsupported {
         url: client.url().to_owned(),
         problem: problem.to_owned(),
@@ -363,6 +434,10 @@ async fn worker_state(client: &Client, deadline: Duration) -> Result<WorkerState
         launch::EXTENSION_CLASS
     );
     let states: Vec<WorkerState> = match client.rpc("ds_state", serde_json::json!({}), deadline).await {
+        Err(EngineError::Refused { status: 404, .. }) if !is_needed => return Ok(None),
+        Err(EngineError::ServerFailed { message, .. }) if !is_needed && message.contains("ds_state") => {
+            return Ok(None);
+        }
         Err(EngineError::Refused { status: 404, .. }) => {
             return Err(unsupported("its development endpoints are off, so that no weights can be loaded", how));
         }
@@ -389,7 +464,7 @@ async fn worker_state(client: &Client, deadline: Duration) -> Result<WorkerState
     if states.any(|state| (state.version, &state.digest) != (first.version, &first.digest)) {
         return Err(unsupported("its workers hold different weights", "restart the server".into()));
     }
-    Ok(first)
+    Ok(Some(first))
 }
 
 /// What all servers together can do.

@@ -243,6 +243,22 @@ pub(super) struct WorkerState {
     pub held: Option<Held>,
 }
 
+impl WorkerState {
+    /// Of a server without the extension: vLLM's own default for the number of sequences, and no bound on token ids.
+    pub fn unknown() -> WorkerState {
+        WorkerState {
+            protocol: 0,
+            version: 0,
+            digest: None,
+            intact: true,
+            max_num_seqs: 256,
+            logprobs_mode: String::new(),
+            vocab_size: u32::MAX as usize,
+            held: None,
+        }
+    }
+}
+
 /// Comparison of the model with the file.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Held {

@@ -80,6 +80,11 @@ struct View<'a> {
 }
 
 impl Tensors<'_> {
+    /// Names and bytes of all tensors, in the order of the names.
+    pub fn all_bytes(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.views.iter().map(|(name, view)| (name.as_str(), view.bytes))
+    }
+
     /// The bytes of the tensor `name`.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.views.get(name).map(|view| view.bytes)
