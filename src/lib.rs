@@ -117,7 +117,7 @@
 //! verify/latex.rs          LaTeX as tokens
 //! verify/{expr,answer,budget}.rs           an expression as a tree, what stands around it, work in steps and not in time
 //! verify/parse/{mod,prepare,relation,bracket,expression,name,number,words,mark,loose,tests}.rs  tokens to an answer
-//! verify/compare/{mod,choice,relation,structure,unit,letters,interval}.rs  same or not
+//! verify/compare/{mod,structure,relation,assignment,bounds,interval,unit,choice,letters}.rs  same or not
 //! verify/algebra/mod.rs    are two expressions the same number or function, and how that is known
 //! verify/algebra/{rational,poly,form,known}.rs quotients of polynomials in generators; which of them are not zero
 //! verify/algebra/{convert,power,calls,circular,integer}.rs how expressions get there: powers, functions, factors

@@ -4,6 +4,8 @@
 //! expressions, which the [`algebra`](super::algebra) compares. Where neither finds out, the answer is undecided: never
 //! wrong by default.
 
+mod assignment;
+mod bounds;
 mod choice;
 mod interval;
 mod letters;

@@ -3,8 +3,10 @@
 use num_traits::Signed;
 
 use super::super::algebra;
-use super::super::answer::{Answer, SetOperation, Sign};
+use super::super::answer::{Answer, Sign};
 use super::super::expr::{Expr, Function};
+use super::assignment::{assigned_by_name, behind_name, is_name};
+use super::bounds::{Chain, bounded, chain, counts, interval, is_order, reversed, upright, whole};
 use super::{Comparer, Match, interval as set};
 
 impl Comparer<'_> {
@@ -60,83 +62,6 @@ impl Comparer<'_> {
                 }
             }
             _ => Match::Unknown,
-        }
-    }
-
-    /// What `x = 3` or `2 + 3 = 5` says: the last side, if all others that are no names are the same. In `4 = 3`, `x = 4 = 3`
-    /// and `2x = 6` what stands behind the sign is no answer.
-    fn assigned(&mut self, first: &Answer, rest: &[(Sign, Answer)]) -> Option<Answer> {
-        if let [_] = rest
-            && let Some(value) = assigned_by_name(first, rest)
-        {
-            return Some(value);
-        }
-        let (_, last) = rest.last()?;
-        if rest.len() == 1 && is_name(first) {
-            return None;
-        }
-        let mut sides = std::iter::once(first).chain(rest.iter().map(|(_, side)| side));
-        let all_equal = rest.iter().all(|(sign, _)| *sign == Sign::Equal)
-            && !is_name(last)
-            && sides.all(|side| is_name(side) || self.answers(side, last) == Match::Same);
-        all_equal.then(|| last.clone())
-    }
-
-    /// Answers of which at least one gives values to several names; `None` where none does.
-    pub(super) fn assignments(&mut self, answer: &Answer, reference: &Answer) -> Option<Match> {
-        match (named_values(answer), named_values(reference)) {
-            (Some(answers), Some(references)) => {
-                if answers.len() != references.len() {
-                    return Some(Match::Unknown);
-                }
-                let mut found = Match::Same;
-                for (name, value) in &references {
-                    let Some((_, given)) = answers.iter().find(|(given, _)| given == name) else {
-                        return Some(Match::Unknown);
-                    };
-                    found = found.and(|| self.answers(given, value));
-                }
-                Some(found)
-            }
-            (Some(answers), None) => {
-                let items = plain_values(reference)?;
-                Some(items.map_or(Match::Unknown, |items| self.in_usual_order(&answers, items)))
-            }
-            (None, Some(references)) => {
-                // One of several, or an interval.
-                if matches!(
-                    answer,
-                    Answer::Either(_)
-                        | Answer::Tuple { open: '(', close: ']', .. }
-                        | Answer::Tuple { open: '[', close: ')', .. }
-                ) {
-                    return Some(Match::Different);
-                }
-                let items = plain_values(answer)?;
-                Some(items.map_or(Match::Unknown, |items| self.in_given_order(&references, items)))
-            }
-            (None, None) => None,
-        }
-    }
-
-    /// Named values against a reference without names: those of the names in their usual order.
-    fn in_usual_order(&mut self, named: &[(Answer, Answer)], references: &[Answer]) -> Match {
-        if named.len() != references.len() || !is_usual(named) {
-            return Match::Unknown;
-        }
-        let pairs = named.iter().zip(references);
-        pairs.fold(Match::Same, |found, ((_, value), reference)| found.and(|| self.answers(value, reference)))
-    }
-
-    /// Values without names against a reference with names, in the order in which it gives them.
-    fn in_given_order(&mut self, named: &[(Answer, Answer)], answers: &[Answer]) -> Match {
-        if named.len() != answers.len() {
-            return Match::Unknown;
-        }
-        let pairs = named.iter().zip(answers);
-        match pairs.fold(Match::Same, |found, ((_, value), answer)| found.and(|| self.answers(answer, value))) {
-            Match::Different if !is_usual(named) => Match::Unknown,
-            found => found,
         }
     }
 
@@ -267,42 +192,6 @@ impl Comparer<'_> {
     }
 }
 
-/// Signs of order.
-fn is_order(sign: &Sign) -> bool {
-    matches!(sign, Sign::Less | Sign::LessOrEqual | Sign::Greater | Sign::GreaterOrEqual)
-}
-
-/// Letters that usually are integers.
-fn counts(name: &Answer) -> bool {
-    matches!(name, Answer::Expr(Expr::Symbol(name)) if name.starts_with(['n', 'm', 'k', 'N', 'M', 'K', 'j', 'p', 'q']))
-}
-
-/// The interval of the same integers with closed ends.
-fn whole(interval: &Answer) -> Answer {
-    let Answer::Tuple { open, close, items } = interval else { return interval.clone() };
-    let one = num_rational::BigRational::from_integer(1.into());
-    let moved = |item: &Answer, is_low: bool, is_open: bool| match item {
-        Answer::Expr(Expr::Number(value)) => {
-            let inner = if is_low { value.ceil() } else { value.floor() };
-            let is_outside = is_open && inner == *value;
-            Answer::Expr(Expr::Number(match (is_outside, is_low) {
-                (false, _) => inner,
-                (true, true) => inner + &one,
-                (true, false) => inner - &one,
-            }))
-        }
-        item => item.clone(),
-    };
-    let [low, high] = items.as_slice() else { return interval.clone() };
-    let closed =
-        |item: &Answer, bracket: char, end: char| if matches!(item, Answer::Infinity(_)) { bracket } else { end };
-    Answer::Tuple {
-        open: closed(low, *open, '['),
-        close: closed(high, *close, ']'),
-        items: vec![moved(low, true, *open == '('), moved(high, false, *close == ')')],
-    }
-}
-
 /// The degree of a polynomial in its symbols; `None` for anything else.
 fn degree(expr: &Expr) -> Option<u64> {
     match expr {
@@ -324,59 +213,6 @@ fn degree(expr: &Expr) -> Option<u64> {
     }
 }
 
-/// A set that is told by relations or in words, as intervals and what is left of them.
-pub(super) fn as_set(answer: &Answer) -> Option<Answer> {
-    let reals = || Answer::Expr(Expr::Symbol("\\mathbb{R}".into()));
-    match answer {
-        Answer::Words(words) if is_all_reals(words) => Some(reals()),
-        Answer::Relation(first, rest) => match rest.as_slice() {
-            [(Sign::NotEqual, value)] if is_free(first) => {
-                Some(Answer::Combined(SetOperation::Difference, vec![reals(), Answer::Set(vec![value.clone()])]))
-            }
-            [(Sign::In, set)] if is_free(first) => Some(set.clone()),
-            rest => interval(first, rest),
-        },
-        Answer::Combined(operation, items) => {
-            let mut names = items.iter().filter_map(|item| match item {
-                Answer::Relation(first, rest) => Some(bounded(first, rest)),
-                _ => None,
-            });
-            // Bounds of several names are no set of numbers.
-            if let Some(first) = names.next()
-                && (first.is_none() || names.any(|name| name != first))
-            {
-                return None;
-            }
-            Some(Answer::Combined(*operation, items.iter().map(|item| as_set(item).unwrap_or(item.clone())).collect()))
-        }
-        // `\{x \mid x > 1\}`
-        Answer::Set(items) => match items.as_slice() {
-            [Answer::Relation(_, rest)] => match rest.as_slice() {
-                [(sign, first), rest @ ..] if !rest.is_empty() && is_such_that(sign) => {
-                    as_set(&Answer::Relation(Box::new(first.clone()), rest.to_vec()))
-                }
-                _ => None,
-            },
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Words for the set of all real numbers.
-pub(super) fn is_all_reals(words: &str) -> bool {
-    matches!(words, "all real numbers" | "all reals" | "real numbers" | "reals")
-}
-
-fn is_such_that(sign: &Sign) -> bool {
-    *sign == Sign::Ratio || matches!(sign, Sign::Other(name) if name == "mid")
-}
-
-/// The name that a relation bounds.
-fn bounded<'a>(first: &'a Answer, rest: &'a [(Sign, Answer)]) -> Option<&'a Answer> {
-    std::iter::once(first).chain(rest.iter().map(|(_, side)| side)).find(|side| is_free(side))
-}
-
 /// A relation and something that is neither a relation nor an interval.
 fn mixed(other: &Answer) -> Match {
     match other {
@@ -391,62 +227,10 @@ fn mixed(other: &Answer) -> Match {
     }
 }
 
-struct Chain {
-    sides: Vec<Answer>,
-    signs: Vec<Sign>,
-}
-
-fn chain(first: &Answer, rest: &[(Sign, Answer)]) -> Chain {
-    let sides = std::iter::once(first.clone()).chain(rest.iter().map(|(_, side)| side.clone())).collect();
-    Chain { sides, signs: rest.iter().map(|(sign, _)| sign.clone()).collect() }
-}
-
-/// The chain from its other end, if every sign can be turned round.
-fn reversed(chain: &Chain) -> Option<Chain> {
-    let turned = |sign: &Sign| {
-        Some(match sign {
-            Sign::Equal => Sign::Equal,
-            Sign::NotEqual => Sign::NotEqual,
-            Sign::About => Sign::About,
-            Sign::Less => Sign::Greater,
-            Sign::LessOrEqual => Sign::GreaterOrEqual,
-            Sign::Greater => Sign::Less,
-            Sign::GreaterOrEqual => Sign::LessOrEqual,
-            _ => return None,
-        })
-    };
-    let signs = chain.signs.iter().rev().map(turned).collect::<Option<Vec<_>>>()?;
-    Some(Chain { sides: chain.sides.iter().rev().cloned().collect(), signs })
-}
-
-/// With `<` and `\le` only.
-fn upright<'a>(left: &'a Answer, sign: &Sign, right: &'a Answer) -> (&'a Answer, Sign, &'a Answer) {
-    match sign {
-        Sign::Greater => (right, Sign::Less, left),
-        Sign::GreaterOrEqual => (right, Sign::LessOrEqual, left),
-        sign => (left, sign.clone(), right),
-    }
-}
-
 fn difference(left: &Answer, right: &Answer) -> Option<Expr> {
     let (Answer::Expr(left), Answer::Expr(right)) = (left, right) else { return None };
     let minus = Expr::Number(num_rational::BigRational::from_integer((-1).into()));
     Some(Expr::Sum(vec![left.clone(), Expr::Product(vec![minus, right.clone()])]))
-}
-
-/// What a relation gives to a name: `x = 3`, `f(2) = y = 3`, `x \in (0, 1)`, `S : T = 7 : 32`.
-fn assigned_by_name(first: &Answer, rest: &[(Sign, Answer)]) -> Option<Answer> {
-    let (last, others) = rest.split_last()?;
-    let gives = |sign: &Sign| matches!(sign, Sign::Equal | Sign::About);
-    let only_gives =
-        others.iter().all(|(sign, _)| gives(sign)) && (gives(&last.0) || last.0 == Sign::In && others.is_empty());
-    (only_gives && is_name(first)).then(|| last.1.clone())
-}
-
-/// What a name is said to be, if that is a relation itself.
-fn behind_name<'a>(first: &Answer, rest: &'a [(Sign, Answer)]) -> Option<(&'a Answer, &'a [(Sign, Answer)])> {
-    let ((sign, side), others) = rest.split_first()?;
-    (*sign == Sign::Equal && !others.is_empty() && is_name(first)).then_some((side, others))
 }
 
 /// Whether a relation says that something is in a set.
@@ -458,123 +242,4 @@ fn is_member(rest: &[(Sign, Answer)]) -> bool {
 fn bounds_size(first: &Answer, rest: &[(Sign, Answer)]) -> bool {
     let is_size = |side: &Answer| matches!(side, Answer::Expr(Expr::Call(Function::Abs, _)));
     rest.iter().all(|(sign, _)| is_order(sign)) && (is_size(first) || rest.iter().any(|(_, side)| is_size(side)))
-}
-
-/// A name that takes every value between its bounds. `|z|` is one of a number, but its bounds are not those of `z`.
-fn is_free(answer: &Answer) -> bool {
-    is_name(answer) && !matches!(answer, Answer::Expr(Expr::Call(Function::Abs, _)))
-}
-
-/// Whether names stand in the order in which everybody lists them.
-fn is_usual(named: &[(Answer, Answer)]) -> bool {
-    let names: Vec<String> = named.iter().map(|(name, _)| format!("{name:?}")).collect();
-    names.is_sorted()
-}
-
-/// The values of a pair or a list without names; `None` within where their order is not certain to mean anything.
-fn plain_values(answer: &Answer) -> Option<Option<&[Answer]>> {
-    let items = match answer {
-        Answer::Tuple { open: '(', close: ')', items } | Answer::List(items) => items,
-        Answer::Tuple { open: 'c' | 'r' | '<', items, .. } => items,
-        Answer::Tuple { open: '[', close: ']', items } if items.len() != 2 => items,
-        Answer::Tuple { .. } | Answer::Set(_) => return Some(None),
-        _ => return None,
-    };
-    let is_plain = !items.iter().any(|item| matches!(item, Answer::Relation(..)));
-    Some(is_plain.then_some(items))
-}
-
-/// The values of several names: `x = 1, y = 2`, `(x, y) = (1, 2)`; not of one name, `x = 1, x = 2`.
-fn named_values(answer: &Answer) -> Option<Vec<(Answer, Answer)>> {
-    let pairs: Vec<(Answer, Answer)> = match answer {
-        Answer::Relation(first, rest) => match (&**first, rest.as_slice()) {
-            (Answer::Tuple { open: '(', items: names, .. }, [(Sign::Equal, Answer::Tuple { items, .. })])
-                if names.len() == items.len() =>
-            {
-                names.iter().cloned().zip(items.iter().cloned()).collect()
-            }
-            _ => return None,
-        },
-        Answer::List(items) => {
-            let pair = |item: &Answer| match item {
-                Answer::Relation(first, rest) => match rest.as_slice() {
-                    [(Sign::Equal, value)] => Some(((**first).clone(), value.clone())),
-                    _ => None,
-                },
-                _ => None,
-            };
-            items.iter().map(pair).collect::<Option<_>>()?
-        }
-        _ => return None,
-    };
-    let (first, _) = pairs.first()?;
-    let are_names = pairs.len() > 1 && pairs.iter().all(|(name, _)| is_name(name));
-    (are_names && pairs.iter().any(|(name, _)| name != first)).then_some(pairs)
-}
-
-fn is_name(answer: &Answer) -> bool {
-    match answer {
-        Answer::Expr(expr) => is_named(expr),
-        Answer::Words(words) => !words.is_empty(),
-        Answer::Tuple { items, .. } => items.iter().all(is_name),
-        _ => false,
-    }
-}
-
-fn is_named(expr: &Expr) -> bool {
-    let is_point = |factor: &Expr| matches!(factor, Expr::Symbol(name) if name.chars().all(|c| c.is_ascii_uppercase()));
-    match expr {
-        Expr::Symbol(name) => !["\\int", "\\sum", "\\prod"].iter().any(|operator| name.starts_with(operator)),
-        Expr::Call(Function::Named(_), _) => true,
-        // The length of a segment.
-        Expr::Call(Function::Abs, inside) => inside.iter().all(|inside| match inside {
-            Expr::Product(factors) => factors.iter().all(is_point),
-            inside => is_point(inside),
-        }),
-        // `AB` is a segment, `\angle ABC` an angle.
-        Expr::Product(factors) => factors.iter().all(is_point),
-        Expr::Quotient(above, below) => [above, below].into_iter().all(|side| {
-            matches!(side.as_ref(), Expr::Product(factors) if factors.iter().all(is_point)) || is_point(side)
-        }),
-        _ => false,
-    }
-}
-
-/// The interval of a name between bounds: `x > 1`, `0 \le x < 1`.
-fn interval(first: &Answer, rest: &[(Sign, Answer)]) -> Option<Answer> {
-    let bound = |answer: &Answer| matches!(answer, Answer::Expr(_) | Answer::Infinity(_));
-    match rest {
-        [(sign, right)] => {
-            let (low, sign, high) = upright(first, sign, right);
-            let is_open = match sign {
-                Sign::Less => true,
-                Sign::LessOrEqual => false,
-                _ => return None,
-            };
-            if is_free(low) && bound(high) {
-                let close = if is_open { ')' } else { ']' };
-                return Some(Answer::Tuple { open: '(', close, items: vec![Answer::Infinity(true), high.clone()] });
-            }
-            (bound(low) && is_free(high)).then(|| {
-                let open = if is_open { '(' } else { '[' };
-                Answer::Tuple { open, close: ')', items: vec![low.clone(), Answer::Infinity(false)] }
-            })
-        }
-        [(_, middle), (_, _)] if is_free(middle) => {
-            let mut parts = chain(first, rest);
-            if matches!(parts.signs.first(), Some(Sign::Greater | Sign::GreaterOrEqual)) {
-                parts = reversed(&parts)?;
-            }
-            let side = |sign: &Sign, open: char, closed: char| match sign {
-                Sign::Less => Some(open),
-                Sign::LessOrEqual => Some(closed),
-                _ => None,
-            };
-            let [low, _, high] = parts.sides.as_slice() else { return None };
-            let open = side(parts.signs.first()?, '(', '[')?;
-            let close = side(parts.signs.get(1)?, ')', ']')?;
-            Some(Answer::Tuple { open, close, items: vec![low.clone(), high.clone()] })
-        }
-        _ => None,
-    }
 }

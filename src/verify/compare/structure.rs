@@ -3,7 +3,7 @@
 use super::super::answer::{Answer, SetOperation};
 use super::super::expr::Expr;
 use super::super::parse::says_no_more;
-use super::{Comparer, Match, interval, letters, relation};
+use super::{Comparer, Match, bounds, interval, letters};
 
 impl Comparer<'_> {
     /// Two answers of any kind.
@@ -200,7 +200,7 @@ impl Comparer<'_> {
 
     /// Two answers of which at least one is a union or the like.
     fn combined(&mut self, answer: &Answer, reference: &Answer) -> Match {
-        let (one, other) = (relation::as_set(answer), relation::as_set(reference));
+        let (one, other) = (bounds::as_set(answer), bounds::as_set(reference));
         let (one, other) = (one.as_ref().unwrap_or(answer), other.as_ref().unwrap_or(reference));
         if let Some(found) = interval::compare(one, other, &mut self.budget) {
             self.used_algebra = true;
@@ -276,7 +276,7 @@ fn is_nothing(words: &str) -> bool {
 fn is_described(answer: &Answer) -> bool {
     match answer {
         Answer::Expr(Expr::Symbol(name)) => name == "\\mathbb{R}",
-        Answer::Words(words) => relation::is_all_reals(words),
+        Answer::Words(words) => bounds::is_all_reals(words),
         Answer::Set(items) => items.iter().any(|item| matches!(item, Answer::Relation(..))),
         Answer::Combined(_, items) => items.iter().any(|item| matches!(item, Answer::Relation(..))),
         _ => false,
