@@ -79,7 +79,7 @@ pub struct Args {
     /// With --server: what the model is called there; without it the first that the server names.
     #[arg(long, value_name = "NAME", requires = "server", value_parser = NonEmptyStringValueParser::new())]
     served_model: Option<String>,
-    /// Configuration in TOML: its sections [prompt], [verify] and [inference] and, of [train], device, dtype and threads.
+    /// Configuration in TOML: its sections prompt, verify and inference and, of train, device, dtype and threads.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Replace one setting, for example `--set prompt.kind=plain`. May be given several times.

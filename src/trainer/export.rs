@@ -84,11 +84,16 @@ fn fill(
 
 /// SHA-256 over `name \0 crc32 (8 lower-case hex digits) \n` in name order, lower-case hex.
 pub fn digest(tensors: &BTreeMap<String, WeightTensor>) -> String {
+    digest_of(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.crc32)))
+}
+
+/// The digest of names and checksums in the order of the names.
+fn digest_of<'a>(tensors: impl Iterator<Item = (&'a str, u32)>) -> String {
     let mut hash = Sha256::new();
-    for (name, tensor) in tensors {
+    for (name, crc32) in tensors {
         hash.update(name.as_bytes());
         hash.update([0]);
-        hash.update(format!("{:08x}\n", tensor.crc32));
+        hash.update(format!("{crc32:08x}\n"));
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -100,13 +105,7 @@ pub fn digest(tensors: &BTreeMap<String, WeightTensor>) -> String {
 pub fn digest_of_folder(dir: &Path) -> Result<String, TrainerError> {
     let files = TensorFiles::open(dir)?;
     let tensors = files.tensors()?;
-    let mut hash = Sha256::new();
-    for (name, bytes) in tensors.all_bytes() {
-        hash.update(name.as_bytes());
-        hash.update([0]);
-        hash.update(format!("{:08x}\n", crc32fast::hash(bytes)));
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(digest_of(tensors.all_bytes().map(|(name, bytes)| (name, crc32fast::hash(bytes)))))
 }
 
 /// Small text files and tokenizer models beside the weights.

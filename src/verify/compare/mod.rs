@@ -1,7 +1,7 @@
 //! When two answers are the same.
 //!
 //! Texts that agree are the same; everything else is read ([`parse`](super::parse)) and compared by structure, down to
-//! expressions, which the [`algebra`](super::algebra) compares. Where neither finds out, the answer is undecided: never
+//! expressions, which the [`algebra`] compares. Where neither finds out, the answer is undecided: never
 //! wrong by default.
 
 mod assignment;

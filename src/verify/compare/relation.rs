@@ -39,29 +39,32 @@ impl Comparer<'_> {
                 {
                     return Match::Unknown;
                 }
-                match interval(first, rest) {
-                    Some(interval) => self.against_set(&interval, other, true),
-                    None if bounds_size(first, rest) => Match::Unknown,
-                    None if rest.iter().all(|(sign, _)| is_order(sign)) && matches!(other, Answer::Tuple { .. }) => {
-                        Match::Unknown
-                    }
-                    None => mixed(other),
-                }
+                self.bounds_against((first, rest), other, true)
             }
             (other, Answer::Relation(first, rest)) => {
                 if let Some(value) = assigned_by_name(first, rest) {
                     return self.answers(other, &value);
                 }
-                match interval(first, rest) {
-                    Some(interval) => self.against_set(&interval, other, false),
-                    None if bounds_size(first, rest) => Match::Unknown,
-                    None if rest.iter().all(|(sign, _)| is_order(sign)) && matches!(other, Answer::Tuple { .. }) => {
-                        Match::Unknown
-                    }
-                    None => mixed(other),
-                }
+                self.bounds_against((first, rest), other, false)
             }
             _ => Match::Unknown,
+        }
+    }
+
+    /// Bounds, those of the answer or of the reference, against what is no relation.
+    fn bounds_against(
+        &mut self,
+        (first, rest): (&Answer, &[(Sign, Answer)]),
+        other: &Answer,
+        is_answer: bool,
+    ) -> Match {
+        match interval(first, rest) {
+            Some(interval) => self.against_set(&interval, other, is_answer),
+            None if bounds_size(first, rest) => Match::Unknown,
+            None if rest.iter().all(|(sign, _)| is_order(sign)) && matches!(other, Answer::Tuple { .. }) => {
+                Match::Unknown
+            }
+            None => mixed(other),
         }
     }
 

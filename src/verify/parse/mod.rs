@@ -1,4 +1,4 @@
-//! Tokens to an [`Answer`]: the structure around expressions. [`expression`] reads what stands in them.
+//! Tokens to an [`Answer`]: the structure around expressions. `expression` reads what stands in them.
 //!
 //! The notation is ambiguous in a few places. A [`Reading`] fixes them, and answers are compared under every reading that
 //! makes a difference.
@@ -94,8 +94,7 @@ struct Parser<'a> {
     /// The sign that `\pm` stands for at present, and whether it was met.
     pm_is_minus: bool,
     saw_pm: bool,
-    /// Levels entered, and tokens read again for the other sign. A bracket that does not close is tried in several ways at
-    /// every level, so that this can grow exponentially with the depth.
+    /// Levels entered, and tokens read again for the other sign: what is tried in several ways costs that often.
     work: u64,
     /// When to give up.
     most_work: u64,
