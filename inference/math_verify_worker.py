@@ -2,7 +2,8 @@
 
 Request `{"id", "reference", "answer"}`, both bare, without a box; reply `{"id", "verdict", "detail"}`. The verdict is
 `correct`, `incorrect`, `undecided` or `error` (a request that is none). `"retire": true` asks for a fresh process. The
-first line is `{"ready": true, "math_verify": VERSION}`, or says why not.
+first line is `{"ready": true, "math_verify": VERSION}`, or says why not. A request with `"bare": true` takes the
+library's bare word where there would be no verdict; the reply says so with `"bare": true`.
 
 What is read by the library is decided here with more care than its own `verify` takes, since a wrong verdict is learned:
 
@@ -34,6 +35,8 @@ MOST_DIGITS = 20_000.0
 MOST_ELEMENTS = 40
 # The library's parser takes seconds for what is deeper.
 MOST_DEPTH = 24
+TOO_DEEP = "too deep"
+TOO_MANY_DIGITS = "a number of too many digits"
 
 
 class OutOfTime(BaseException):
@@ -114,7 +117,7 @@ def doubt(reference, answer, normal):
     """Why the library's reading of the two texts is not to be trusted; `None` if it is. `normal`: its text to parse."""
     both = (reference, answer)
     if any(depth(text) > MOST_DEPTH for text in both):
-        return "too deep"
+        return TOO_DEEP
     for what, pattern in ODD.items():
         if any(pattern.search(text) for text in both):
             return what
@@ -178,13 +181,25 @@ class Judge:
         if None in read:
             return "undecided", "the reference is not read" if read[0] is None else "the answer is not read"
         if any(self.digits(value) > MOST_DIGITS for value in read):
-            return "undecided", "a number of too many digits"
+            return "undecided", TOO_MANY_DIGITS
         results = set()
         for values in self.readings(*read):
             results.add(self.same(*values))
         if len(results) != 1 or None in results:
             return "undecided", "neither equal nor different"
         return ("correct" if results.pop() else "incorrect"), None
+
+    def bare_word(self, reference, answer):
+        """What the library itself says of two boxes, with its own defaults: what others report as its verdict."""
+        read = [
+            self.library.parse("\\boxed{%s}" % text, parsing_timeout=None, raise_on_error=True)
+            for text in (reference, answer)
+        ]
+        if not all(read):
+            return None
+        self.seed(0)
+        equal = self.library.verify(*read, timeout_seconds=None, raise_on_error=True)
+        return "correct" if equal else "incorrect"
 
     def parse(self, text):
         """What the library reads in a boxed text: the whole of it, or nothing."""
@@ -391,6 +406,23 @@ def out_of_time(_signal, _frame):
     raise OutOfTime
 
 
+def ruling(judge, request):
+    """What to reply, and why there is no verdict of the strict kind."""
+    texts = request["reference"], request["answer"]
+    try:
+        verdict, detail = judge.decide(*texts)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001: as in `answer_one`
+        verdict, detail = "undecided", type(error).__name__
+    # What would take too much is not asked again.
+    if verdict == "undecided" and request.get("bare") and detail not in (TOO_DEEP, TOO_MANY_DIGITS):
+        word = judge.bare_word(*texts)
+        if word:
+            return {"verdict": word, "bare": True}, detail
+    return {"verdict": verdict}, detail
+
+
 def answer_one(judge, request, cpu_s):
     """The reply to one request."""
     reply = {"id": request["id"]}
@@ -403,7 +435,8 @@ def answer_one(judge, request, cpu_s):
     try:
         signal.setitimer(signal.ITIMER_PROF, cpu_s, 0.25)
         try:
-            reply["verdict"], detail = judge.decide(request["reference"], request["answer"])
+            said, detail = ruling(judge, request)
+            reply.update(said)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
             spent = resource.getrusage(resource.RUSAGE_SELF)
@@ -418,7 +451,7 @@ def answer_one(judge, request, cpu_s):
     except Exception as error:  # noqa: BLE001: whatever the libraries fail with says nothing of the answer
         reply["verdict"], detail = "undecided", type(error).__name__
     if late:
-        reply["verdict"], detail = "undecided", "out of processor time"
+        reply, detail = {"id": request["id"], "verdict": "undecided"}, "out of processor time"
     if detail:
         reply["detail"] = detail
     return reply

@@ -126,8 +126,8 @@ class Protocol(unittest.TestCase):
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def test_replies_in_order_whatever_comes(self):
-        def ask(number, reference, answer):
-            return json.dumps({"id": number, "reference": reference, "answer": answer}).encode() + b"\n"
+        def ask(number, reference, answer, **more):
+            return json.dumps({"id": number, "reference": reference, "answer": answer, **more}).encode() + b"\n"
 
         # `\print` and its kind must not reach the replies either.
         ready, *replies = self.talk(
@@ -140,12 +140,19 @@ class Protocol(unittest.TestCase):
                 ask(5, r"\pi", r"\sum_{k=1}^{10000000000}\sin k"),
                 ask(6, "x", "{" * 1500 + "x" + "}" * 1500),
                 ask(7, r"\sin 2x", r"2\sin x\cos x"),
+                ask(8, r"f(x) = 1", "2x - y = 0"),
+                ask(9, r"f(x) = 1", "2x - y = 0", bare=True),
+                ask(10, r"8:7:3", r"\frac{8}{21}", bare=True),
+                ask(11, r"\pi", "9^{9^{9^9}}", bare=True),
+                ask(12, "x", "{" * 1500 + "x" + "}" * 1500, bare=True),
             ]
         )
         self.assertEqual(ready, {"ready": True, "math_verify": "0.9.0"})
         verdicts = ["correct", "error", "error", "error", "undecided", "undecided", "undecided", "correct"]
+        verdicts += ["undecided", "incorrect", "correct", "undecided", "undecided"]
         self.assertEqual([reply["verdict"] for reply in replies], verdicts)
-        self.assertEqual([reply["id"] for reply in replies], [1, None, None, None, 4, 5, 6, 7])
+        self.assertEqual([reply["id"] for reply in replies], [1, None, None, None, 4, 5, 6, 7, 8, 9, 10, 11, 12])
+        self.assertEqual([reply["id"] for reply in replies if reply.get("bare")], [9, 10])
         self.assertEqual(replies[5]["detail"], "out of processor time")
 
     def test_too_little_memory_is_said(self):

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use orchestrator::config::VerifyConfig;
+use orchestrator::config::{Doubtful, VerifyConfig};
 use orchestrator::error::Hint;
 use orchestrator::types::Verdict::{self, Correct, Error, Incorrect, Undecided};
 use orchestrator::verify::sidecar::{MOST_BYTES, Ruling, Sidecar, SidecarError};
@@ -108,6 +108,27 @@ async fn the_worker_is_stricter_than_the_library() {
     }
 }
 
+/// What is left is the library's own verdict for those who want it, and named as such.
+#[tokio::test]
+async fn the_bare_word_is_taken_only_where_it_is_asked_for() {
+    let pair = ("2x-y=0", "f(x)=1");
+    let strict = Sidecar::new(&config()).decide(pair.0, pair.1).await;
+    assert_eq!((strict.verdict, strict.is_bare), (Undecided, false), "{strict:?}");
+    let rules = VerifyConfig { doubtful: Doubtful::MathVerify, ..config() };
+    let grader = Grader::new(rules.clone());
+    for (answer, reference, verdict, decided_by) in [
+        (pair.0, pair.1, Incorrect, DecidedBy::BareMathVerify),
+        // The price of it: this one is right.
+        ("n>2", r"n\ge3", Incorrect, DecidedBy::BareMathVerify),
+        // What the library can prove is told from what it only says.
+        (r"\sum_{k=1}^\infty \frac{1}{k^2}", r"\frac{\pi^2}{6}", Correct, DecidedBy::MathVerify),
+        (r"\sum_{k=1}^{10000000000}\sin k", r"\pi", Undecided, DecidedBy::Nothing),
+    ] {
+        let judged = grader.grade(&format!("\\boxed{{{answer}}}"), reference).await;
+        assert_eq!((judged.verdict, judged.decided_by), (verdict, decided_by), "{answer} for {reference}");
+    }
+}
+
 #[tokio::test]
 async fn hostile_answers_are_undecided_and_the_next_one_is_not() {
     let config = VerifyConfig { timeout_s: 4, memory_mib: 384, ..config() };
@@ -148,7 +169,11 @@ async fn memory_has_a_limit_and_what_earlier_requests_left_does_not_count() {
     let sidecar = faulty(hog);
     assert_eq!(verdict(&sidecar, "little", "1").await, Correct);
     let ruling = sidecar.decide("much", "1").await;
-    assert_eq!(ruling, Ruling { verdict: Undecided, detail: Some("1".into()) }, "a fresh process was asked");
+    assert_eq!(
+        ruling,
+        Ruling { verdict: Undecided, detail: Some("1".into()), is_bare: false },
+        "a fresh process was asked"
+    );
     assert_eq!(verdict(&sidecar, "little", "1").await, Correct);
 }
 
@@ -230,7 +255,7 @@ async fn a_process_that_hangs_is_ended_with_all_it_started() {
     let sidecar = faulty(&body);
     let started = Instant::now();
     let ruling = sidecar.decide("hang", "1").await;
-    assert_eq!(ruling, Ruling { verdict: Undecided, detail: Some("out of time".into()) });
+    assert_eq!(ruling, Ruling { verdict: Undecided, detail: Some("out of time".into()), is_bare: false });
     assert!(started.elapsed() < Duration::from_secs(8));
     gone(&note).await;
     assert_eq!(verdict(&sidecar, "1", "1").await, Correct);

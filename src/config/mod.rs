@@ -35,7 +35,7 @@ pub use train::{
     AdvantageForm, ComputeDtype, DeviceChoice, ExportDtype, LossMean, OldLogprobs, TokenCredit, TrainConfig,
 };
 pub use validate::{validate, validate_verify};
-pub use verify::{Extraction, Fallback, PercentRule, VerifyConfig};
+pub use verify::{Doubtful, Extraction, Fallback, PercentRule, VerifyConfig};
 
 use serde::{Deserialize, Serialize};
 

@@ -23,6 +23,8 @@ pub struct VerifyConfig {
     pub budget_steps: u64,
     /// Whether what is undecided goes to Math-Verify, in Python processes of our own.
     pub sidecar: bool,
+    /// What an answer becomes that still has no proof either way.
+    pub doubtful: Doubtful,
     /// Python with the package `math-verify`; empty: the program of `inference.command` if there is one, else
     /// `.venv/bin/python` in the working folder if it is there, else `python3`.
     pub python: PathBuf,
@@ -45,6 +47,7 @@ impl Default for VerifyConfig {
             rounded_places: 0,
             budget_steps: 20_000,
             sidecar: true,
+            doubtful: Doubtful::Undecided,
             python: PathBuf::new(),
             workers: 1,
             timeout_s: 10,
@@ -72,6 +75,18 @@ pub enum Fallback {
     Phrase,
     /// The last number of the text.
     LastNumber,
+}
+
+/// What becomes of an answer that neither this program nor the careful use of Math-Verify proves right or wrong, half a
+/// percent of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubtful {
+    /// Undecided: recorded, and left out of training and of accuracies.
+    Undecided,
+    /// What Math-Verify itself says, as others report it, if it says so without an exception and in time. It takes `n>2`
+    /// for a wrong answer to `n\ge3`, and `8/21` for a right one to `8:7:3`.
+    MathVerify,
 }
 
 /// What `%` means.

@@ -62,9 +62,13 @@ impl Grader {
         let reference = extract::reference(reference, self.verifier.config());
         let ruling = sidecar.decide(answer, &reference).await;
         if let Some(detail) = ruling.detail {
-            tracing::debug!(detail, "Math-Verify has no verdict");
+            tracing::debug!(detail, "Math-Verify has no verdict that can be trusted");
         }
-        let decided_by = if ruling.verdict.is_settled() { DecidedBy::MathVerify } else { DecidedBy::Nothing };
+        let decided_by = match ruling.verdict.is_settled() {
+            true if ruling.is_bare => DecidedBy::BareMathVerify,
+            true => DecidedBy::MathVerify,
+            false => DecidedBy::Nothing,
+        };
         Judged { verdict: ruling.verdict, decided_by, ..judged }
     }
 

@@ -28,8 +28,10 @@ pub enum DecidedBy {
     Interval,
     /// Nothing in this program: the verdict is [`Verdict::Undecided`].
     Nothing,
-    /// Math-Verify.
+    /// Math-Verify, with a witness or a second computation.
     MathVerify,
+    /// Math-Verify's bare word, where `verify.doubtful` takes it.
+    BareMathVerify,
 }
 
 impl DecidedBy {
@@ -42,6 +44,7 @@ impl DecidedBy {
             DecidedBy::Interval => "interval",
             DecidedBy::Nothing => "nothing",
             DecidedBy::MathVerify => "math_verify",
+            DecidedBy::BareMathVerify => "bare_math_verify",
         }
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::config::VerifyConfig;
+use crate::config::{Doubtful, VerifyConfig};
 use crate::error::{FailureClass, Hint, chain};
 use crate::types::Verdict;
 use process::{Fault, Process, Reply};
@@ -45,6 +45,8 @@ pub struct Sidecar {
 struct Pool {
     launch: Launch,
     timeout: Duration,
+    /// Whether the library's bare word counts.
+    bare: bool,
     /// One for each process.
     turns: Semaphore,
     state: Mutex<State>,
@@ -73,13 +75,15 @@ struct Launch {
 pub struct Ruling {
     /// Correct, incorrect, undecided or error.
     pub verdict: Verdict,
-    /// Why there is no verdict.
+    /// Why there is no verdict, or only the library's bare word.
     pub detail: Option<String>,
+    /// Whether the verdict is that word: see [`Doubtful`].
+    pub is_bare: bool,
 }
 
 impl Ruling {
     fn undecided(detail: &str) -> Ruling {
-        Ruling { verdict: Verdict::Undecided, detail: Some(detail.to_owned()) }
+        Ruling { verdict: Verdict::Undecided, detail: Some(detail.to_owned()), is_bare: false }
     }
 }
 
@@ -155,7 +159,8 @@ impl Sidecar {
             cpu: timeout / 4,
         };
         let turns = Semaphore::new(config.workers.clamp(1, Semaphore::MAX_PERMITS));
-        Sidecar { pool: Arc::new(Pool { launch, timeout, turns, state: Mutex::default() }) }
+        let bare = config.doubtful == Doubtful::MathVerify;
+        Sidecar { pool: Arc::new(Pool { launch, timeout, bare, turns, state: Mutex::default() }) }
     }
 
     /// Whether `answer` is right where `reference` is; both bare, without a box.
@@ -181,7 +186,7 @@ impl Sidecar {
                 None => return Ruling::undecided("out of time"),
                 Some(Err(Fault::OutOfProcessorTime)) => return Ruling::undecided("out of processor time"),
                 Some(Err(Fault::Broken(detail))) if is_second => {
-                    return Ruling { verdict: Verdict::Error, detail: Some(detail) };
+                    return Ruling { verdict: Verdict::Error, detail: Some(detail), is_bare: false };
                 }
                 Some(Err(Fault::Broken(detail))) => tracing::warn!(detail, "a process of Math-Verify is replaced"),
                 Some(Ok(reply)) => {
@@ -192,7 +197,7 @@ impl Sidecar {
                         is_second = true;
                         continue;
                     }
-                    return Ruling { verdict: reply.verdict, detail: reply.detail };
+                    return Ruling { verdict: reply.verdict, detail: reply.detail, is_bare: reply.bare };
                 }
             }
             is_second = true;
@@ -235,7 +240,7 @@ impl Pool {
     /// What a process says; `None` where it hangs.
     async fn ask(&self, process: &mut Process, answer: &str, reference: &str) -> Option<Result<Reply, Fault>> {
         let pid = process.pid();
-        let mut asked = std::pin::pin!(process.ask(answer, reference));
+        let mut asked = std::pin::pin!(process.ask(answer, reference, self.bare));
         for _ in 0..MOST_WAITS {
             if let Ok(reply) = tokio::time::timeout(self.timeout, &mut asked).await {
                 return Some(reply);

@@ -43,6 +43,8 @@ struct Request<'a> {
     id: u64,
     reference: &'a str,
     answer: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    bare: bool,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +53,9 @@ pub(super) struct Reply {
     pub verdict: Verdict,
     #[serde(default)]
     pub detail: Option<String>,
+    /// Whether the verdict is the library's bare word.
+    #[serde(default)]
+    pub bare: bool,
     /// Whether the process wants to be replaced.
     #[serde(default)]
     pub retire: bool,
@@ -115,11 +120,11 @@ impl Process {
         self.id == 0
     }
 
-    /// Asks whether `answer` is right where `reference` is. After a fault or a future that was dropped the process is of
+    /// Asks whether `answer` is right where `reference` is; `bare`: if need be by the library's bare word. After a fault or a future that was dropped the process is of
     /// no use any more.
-    pub async fn ask(&mut self, answer: &str, reference: &str) -> Result<Reply, Fault> {
+    pub async fn ask(&mut self, answer: &str, reference: &str, bare: bool) -> Result<Reply, Fault> {
         self.id += 1;
-        let request = Request { id: self.id, reference, answer };
+        let request = Request { id: self.id, reference, answer, bare };
         let mut line = serde_json::to_vec(&request).map_err(|error| Fault::Broken(error.to_string()))?;
         line.push(b'\n');
         if self.requests.write_all(&line).await.is_err() {
