@@ -118,11 +118,12 @@
 //! verify/{expr,answer,budget}.rs           an expression as a tree, what stands around it, work in steps and not in time
 //! verify/parse/{mod,prepare,relation,bracket,expression,name,number,words,mark,loose,tests}.rs  tokens to an answer
 //! verify/compare/{mod,structure,relation,assignment,bounds,interval,unit,choice,letters}.rs  same or not
+//! verify/compare/{late,values,definition,witness,renaming,count,rewrite}.rs  proofs that what is left differs
 //! verify/algebra/mod.rs    are two expressions the same number or function, and how that is known
 //! verify/algebra/{rational,poly,form,known}.rs quotients of polynomials in generators; which of them are not zero
 //! verify/algebra/{convert,power,calls,circular,integer}.rs how expressions get there: powers, functions, factors
 //! verify/algebra/{ball,elementary}.rs  real numbers as balls with proven bounds
-//! verify/algebra/{numeric,numeric_calls,constant,points}.rs values as balls: numbers, functions at points
+//! verify/algebra/{numeric,numeric_calls,constant,points,determinant}.rs values as balls: numbers, functions at points
 //! verify/algebra/tower.rs  sizes of numbers that no digits can hold
 //! verify/algebra/tests/{mod,hazards,identities,random,balls}.rs  known identities, hostile ones, random ones
 //! verify/grader.rs         the verifier, and Math-Verify where it cannot decide

@@ -65,6 +65,8 @@ pub enum Function {
     Min,
     /// Dividend, divisor: the remainder in `0..divisor`.
     Mod,
+    /// The entries of a square matrix, row by row; their number is a square.
+    Determinant,
     /// Anything else, by its canonical name: equal only to itself of equal arguments. Any number of arguments.
     Named(String),
 }

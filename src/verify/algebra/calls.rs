@@ -65,6 +65,7 @@ impl Forms<'_> {
             (Function::Ceiling, [x]) => Ok(self.floor(&x.neg())?.neg()),
             (Function::Factorial, [x]) => self.factorial(x, whole),
             (Function::Binomial, [n, k]) => self.binomial(n, k, whole),
+            (Function::Determinant, [_, ..]) => self.determinant(&forms),
             (Function::Gcd | Function::Lcm, [_, ..]) => self.divisors(function, forms),
             (Function::Max | Function::Min, [_, ..]) => self.extreme(function, forms),
             _ => Err(Stop::Unsure),

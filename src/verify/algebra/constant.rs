@@ -6,7 +6,8 @@ use num_bigint::BigInt;
 
 use super::ball::{Ball, Trouble};
 use super::numeric::{Evaluation, Value};
-use super::{Comparison, Method, Relation};
+use super::rational::Rational;
+use super::{Comparison, Enclosure, Method, Relation};
 use crate::verify::budget::Budget;
 use crate::verify::expr::Expr;
 
@@ -40,6 +41,25 @@ pub(super) fn is_nonzero(expr: &Expr, budget: &mut Budget) -> bool {
 /// The greatest integer that is not above a real number.
 pub(super) fn floor_of(expr: &Expr, budget: &mut Budget) -> Option<BigInt> {
     PRECISIONS.iter().find_map(|bits| Evaluation::new(*bits, &[], budget).real(expr).ok()?.floor())
+}
+
+/// See [`super::is_apart_within`].
+pub(super) fn is_apart_within(
+    one: &Expr,
+    other: &Expr,
+    enclosures: &[Enclosure],
+    budget: &mut Budget,
+) -> Result<bool, Trouble> {
+    let bits = PRECISIONS[0];
+    let mut symbols = Vec::with_capacity(enclosures.len());
+    for Enclosure { symbol, middle, radius_bits } in enclosures {
+        let ball = Ball::rational(&Rational::from_ref(middle), bits)?.widened(*radius_bits, bits)?;
+        symbols.push((symbol.clone(), ball));
+    }
+    symbols.sort_by(|one, other| one.0.cmp(&other.0));
+    let left = Evaluation::new(bits, &symbols, budget).real(one)?;
+    let right = Evaluation::new(bits, &symbols, budget).real(other)?.widened(-6, bits)?;
+    Ok(left.is_apart(&right, bits))
 }
 
 /// Compares two numbers.

@@ -6,6 +6,7 @@ mod calls;
 mod circular;
 mod constant;
 mod convert;
+mod determinant;
 mod elementary;
 mod form;
 mod integer;
@@ -226,6 +227,51 @@ pub fn sign(expr: &Expr, budget: &mut Budget) -> Option<Ordering> {
         Err(Stop::DivisionByZero) => None,
         _ => constant::sign_of(expr, budget),
     }
+}
+
+/// A symbol with a value between `middle - 2^radius_bits` and `middle + 2^radius_bits`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enclosure {
+    /// Its name.
+    pub symbol: String,
+    /// The middle.
+    pub middle: BigRational,
+    /// Binary logarithm of the radius.
+    pub radius_bits: i64,
+}
+
+/// Whether two expressions of symbols with enclosed values are real numbers further apart than `2^-6`: more than any
+/// rounding of one to the figures of the other.
+pub fn is_apart_within(one: &Expr, other: &Expr, enclosures: &[Enclosure], budget: &mut Budget) -> bool {
+    constant::is_apart_within(one, other, enclosures, budget).unwrap_or(false)
+}
+
+/// Whether a number is certain to lie strictly between two neighbouring integers.
+pub fn is_between_integers(expr: &Expr, budget: &mut Budget) -> bool {
+    if let Some(value) = rational(expr, budget) {
+        return !value.is_integer();
+    }
+    let Some(below) = constant::floor_of(expr, budget) else { return false };
+    let rest = Expr::Sum(vec![expr.clone(), Expr::Number(BigRational::from_integer(-below))]);
+    sign(&rest, budget) == Some(Ordering::Greater)
+}
+
+/// The symbols that a polynomial with coefficients of numbers depends on; `None` for anything else.
+pub fn polynomial_symbols(expr: &Expr, budget: &mut Budget) -> Option<Vec<String>> {
+    let mut forms = Forms::new(budget);
+    let form = forms.form(expr).ok()?;
+    let mut names = Vec::new();
+    if !form.den.is_one() {
+        return None;
+    }
+    for (id, exponent) in form.num.0.iter().flat_map(|(monomial, _)| monomial) {
+        match &forms.generators[*id as usize] {
+            form::Generator::Symbol(name) if exponent.is_integer() && *exponent > 0.into() => names.push(name.clone()),
+            form::Generator::Prime(..) | form::Generator::Pi | form::Generator::Euler | form::Generator::Imaginary => {}
+            _ => return None,
+        }
+    }
+    Some(names)
 }
 
 /// Whether the expression is a number: no symbols, and no functions of unknown meaning.

@@ -66,6 +66,7 @@ impl Evaluation<'_> {
                 self.div(&over, &under)
             }
             (Function::Abs, [x]) => self.absolute(x),
+            (Function::Determinant, entries) => self.determinant(entries),
             _ => {
                 let reals: Result<Vec<Ball>, Trouble> = values.into_iter().map(Value::into_real).collect();
                 Ok(Value::real(self.real_call(function, &reals?)?))

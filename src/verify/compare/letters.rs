@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::super::answer::Answer;
 use super::super::expr::{Expr, Function};
+use super::rewrite::any;
 
 /// Letters and commands of an answer.
 #[derive(Debug, Default)]
@@ -84,11 +85,19 @@ impl Letters {
                 self.expr(other);
             }
             Expr::Root(_, inside) => self.expr(inside),
+            Expr::Call(Function::Named(name), list) if is_measure(name, list) => {
+                self.is_opaque = true;
+                self.only_free_functions = false;
+                self.mentioned.insert(name.clone());
+                list.iter().for_each(|expr| self.expr(expr));
+            }
             Expr::Call(function, list) => {
                 // Constant, though of symbols: `\gcd(n, n + 1)`, `d/dx(7x)`.
                 self.has_bound |= match function {
                     Function::Gcd | Function::Lcm | Function::Max | Function::Min | Function::Mod => true,
-                    Function::Floor | Function::Ceiling | Function::Abs => true,
+                    Function::Floor | Function::Ceiling => true,
+                    // `|e^{ix}|` is constant, the size of a value of a free function is not.
+                    Function::Abs => !list.iter().all(is_own_value),
                     Function::Named(name) => name == "d/d" || name == "sgn",
                     _ => false,
                 };
@@ -147,6 +156,65 @@ impl Letters {
         }
         self.variables = self.mentioned.iter().filter(is_variable).cloned().collect();
     }
+}
+
+/// A dimension, a degree and the like of something that the question has introduced. Those of `\mathbb{R}^n`, `P_2`,
+/// `SO(3)`, an identity matrix or a polynomial that is written down are known.
+fn is_measure(name: &str, arguments: &[Expr]) -> bool {
+    let is_letter = |known: &[char]| match arguments {
+        [Expr::Symbol(letter)] => letter.chars().count() == 1 && !letter.starts_with(known),
+        _ => false,
+    };
+    match name {
+        "\\dim" | "\\ker" | "\\rank" => is_letter(&['I', 'E', 'J', 'O']),
+        "\\det" => is_letter(&['I', 'E', 'J', 'O']) || matches!(arguments, [argument] if is_derivative(argument)),
+        "\\deg" => is_letter(&['x', 'y', 'z', 't', 'X', 'T']),
+        _ => false,
+    }
+}
+
+/// Whether one is a letter, or a multiple of one, and the other a dimension, a sum or the like that it may stand for.
+pub(super) fn may_name(letter: &Expr, other: &Expr) -> bool {
+    let is_letter = match letter {
+        Expr::Symbol(_) => true,
+        Expr::Product(factors) => matches!(factors.as_slice(), [Expr::Number(_), Expr::Symbol(_)]),
+        _ => false,
+    };
+    let is_written_out = |part: &Expr| match part {
+        Expr::Call(Function::Named(name), _) => is_binding(name.split(['_', '^']).next().unwrap_or(name)),
+        _ => false,
+    };
+    is_letter && any(other, &is_written_out)
+}
+
+/// A value of a free function, or its derivative `Df(a, b)`.
+fn is_derivative(expr: &Expr) -> bool {
+    match expr {
+        Expr::Call(Function::Named(name), _) => is_free(name),
+        Expr::Product(factors) => match factors.as_slice() {
+            [Expr::Symbol(name), call] => matches!(name.as_str(), "D" | "J") && is_derivative(call),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn is_own_value(expr: &Expr) -> bool {
+    match expr {
+        Expr::Call(Function::Named(name), list) => is_free(name) || is_measure(name, list),
+        _ => false,
+    }
+}
+
+/// Whether an answer does not mention one of the names.
+pub(super) fn lacks_any(answer: &Answer, names: &[String]) -> bool {
+    letters(answer).is_some_and(|found| names.iter().any(|name| is_plain(name) && !found.mentioned.contains(name)))
+}
+
+/// A letter or a command alone.
+fn is_plain(name: &str) -> bool {
+    let letters = name.strip_prefix('\\').unwrap_or(name);
+    letters.chars().all(char::is_alphabetic) && (letters.len() < name.len() || letters.chars().count() == 1)
 }
 
 /// Functions of everybody's own choice.

@@ -7,11 +7,18 @@
 mod assignment;
 mod bounds;
 mod choice;
+mod count;
+mod definition;
 mod interval;
+mod late;
 mod letters;
 mod relation;
+mod renaming;
+mod rewrite;
 mod structure;
 mod unit;
+mod values;
+mod witness;
 
 use num_rational::BigRational;
 use num_traits::Pow;
@@ -113,7 +120,10 @@ impl Comparer<'_> {
             return Ok(Match::of(is_same));
         }
         let (answer, reference) = (prepare(answer), prepare(reference));
-        let found = self.readings(&answer, &reference)?;
+        let mut found = self.readings(&answer, &reference)?;
+        if found == Match::Unknown {
+            found = self.late_readings(&answer, &reference)?;
+        }
         // What cannot be read may still be seen to be multiplied.
         let is_multiple =
             found == Match::Unknown && structure::is_multiple(&loose::text(&answer), &loose::text(&reference));
@@ -163,6 +173,37 @@ impl Comparer<'_> {
         Ok(found)
     }
 
+    /// What is tried last, under every reading: only what all agree on is decided.
+    fn late_readings(&mut self, answer: &[Token], reference: &[Token]) -> Result<Match, Exhausted> {
+        let usual = Reading { commas_group: true, letters_call: true, decimal_comma: false, log_is_decimal: false };
+        let (one, other) = (self.read(answer, usual)?, self.read(reference, usual)?);
+        if one.has_grouping_comma || other.has_grouping_comma || one.has_decimal_comma || other.has_decimal_comma {
+            return Ok(Match::Unknown);
+        }
+        let found = self.late(&one.answer, &other.answer);
+        let mut others = Vec::new();
+        if one.has_letter_call || other.has_letter_call {
+            others.push(Reading { letters_call: false, ..usual });
+        }
+        if one.has_bare_log || other.has_bare_log {
+            others.push(Reading { log_is_decimal: true, ..usual });
+        }
+        for reading in others {
+            if found == Match::Unknown {
+                break;
+            }
+            let (one, other) = (self.read(answer, reading)?, self.read(reference, reading)?);
+            let again = match self.answers(&one.answer, &other.answer) {
+                Match::Unknown => self.late(&one.answer, &other.answer),
+                again => again,
+            };
+            if again != found {
+                return Ok(Match::Unknown);
+            }
+        }
+        Ok(found)
+    }
+
     fn read(&mut self, list: &[Token], reading: Reading) -> Result<Parsed, Exhausted> {
         let mut parsed = parse(list, reading, &mut self.budget)?;
         if matches!(parsed.answer, Answer::Opaque(_)) && is_nonsense(list) {
@@ -187,14 +228,24 @@ impl Comparer<'_> {
         match comparison.relation {
             Outcome::Equal => Match::Same,
             Outcome::Different => self.rounded(answer, reference).or(|| self.rounded(reference, answer)),
-            Outcome::Unknown
-                if self.budget.left() > 0
-                    && letters::tell_apart(&Answer::Expr(answer.clone()), &Answer::Expr(reference.clone())) =>
-            {
-                Match::Different
+            Outcome::Unknown if self.budget.left() > 0 => {
+                let sides = (Answer::Expr(answer.clone()), Answer::Expr(reference.clone()));
+                // A letter alone may have been given to what the other writes out: `n` and `\dim V`.
+                let is_named = letters::may_name(answer, reference) || letters::may_name(reference, answer);
+                let is_apart = letters::tell_apart(&sides.0, &sides.1)
+                    || self.depends(answer, &sides.1)
+                    || self.depends(reference, &sides.0);
+                if is_apart && !is_named { Match::Different } else { Match::Unknown }
             }
             Outcome::Unknown => Match::Unknown,
         }
+    }
+
+    /// Whether an expression is a polynomial that depends on a name which the other does not mention: whatever that is,
+    /// and however large, it is not the same.
+    fn depends(&mut self, expr: &Expr, other: &Answer) -> bool {
+        let names = algebra::polynomial_symbols(expr, &mut self.budget);
+        names.is_some_and(|names| letters::lacks_any(other, &names))
     }
 
     /// Whether a decimal is the reference, rounded to its places.

@@ -62,6 +62,9 @@ impl Comparer<'_> {
                 if items.len() != others.len() || (*one == ':') != (*other == ':') {
                     return Match::Different;
                 }
+                if *one == ':' {
+                    return self.in_order(items, others).or(|| self.proportional(items, others));
+                }
                 let brackets = brackets((*one, *one_end), (*other, *other_end), items.len());
                 brackets.and(|| self.in_order(items, others))
             }
@@ -116,12 +119,21 @@ impl Comparer<'_> {
             | (Quantity(..), _)
             | (_, Quantity(..)) => Match::Different,
             (Tuple { open: ':', items, .. }, Answer::Expr(_)) => {
-                ratio(items).map_or(Match::Unknown, |one| self.answers(&one, reference))
+                ratio(items).map_or(Match::Unknown, |one| self.against_ratio(&one, reference, items.len()))
             }
             (Answer::Expr(_), Tuple { open: ':', items, .. }) => {
-                ratio(items).map_or(Match::Unknown, |one| self.answers(answer, &one))
+                ratio(items).map_or(Match::Unknown, |one| self.against_ratio(&one, answer, items.len()))
             }
             _ => Match::Different,
+        }
+    }
+
+    /// The quotient of a ratio against one value. Three parts are no quotient; whoever divides them from left to right gets
+    /// one all the same.
+    fn against_ratio(&mut self, quotient: &Answer, value: &Answer, parts: usize) -> Match {
+        match self.answers(value, quotient) {
+            Match::Same if parts > 2 => Match::Unknown,
+            found => found,
         }
     }
 
@@ -322,11 +334,8 @@ pub(super) fn is_multiple(one: &str, other: &str) -> bool {
     factor(one).unwrap_or(false)
 }
 
-/// `1 : 2` as a quotient.
+/// `1 : 2` as a quotient, `a : b : c` divided from left to right.
 fn ratio(items: &[Answer]) -> Option<Answer> {
-    if items.len() != 2 {
-        return None;
-    }
     let mut parts = items.iter().map(|item| match item {
         Answer::Expr(expr) => Some(expr.clone()),
         _ => None,

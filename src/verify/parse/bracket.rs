@@ -1,7 +1,7 @@
 //! Brackets and environments: sets, tuples, intervals, matrices, systems.
 
 use super::super::answer::Answer;
-use super::super::expr::Expr;
+use super::super::expr::{Expr, Function};
 use super::super::latex::Token;
 use super::Parser;
 use super::expression::{number, times};
@@ -59,6 +59,7 @@ impl<'a> Parser<'a> {
     /// A set, tuple, interval, matrix or system; `Some(None)` where a bracket only groups, or there is none.
     pub(super) fn bracketed(&mut self) -> Option<Option<Answer>> {
         match self.next() {
+            Some(Token::Begin(name)) if name == "vmatrix" => return Some(None),
             Some(Token::Begin(_)) => return self.environment().map(Some),
             Some(Token::Command(name)) if name == "{" || name == "langle" => return self.bracket().map(Some),
             Some(Token::Command(name)) if name == "emptyset" => {
@@ -147,6 +148,9 @@ impl<'a> Parser<'a> {
 
     fn factor_and_matrix(&mut self) -> Option<Answer> {
         let length = self.list[self.at..].iter().position(|token| matches!(token, Token::Begin(_)))?;
+        if is_determinant(self.list.get(self.at + length)) {
+            return None;
+        }
         let factor = &self.list[self.at..self.at + length];
         // `\det` is no factor.
         if factor.iter().any(|token| matches!(token, Token::Command(name) if is_operator(name))) {
@@ -188,6 +192,26 @@ impl<'a> Parser<'a> {
             .collect()
     }
 
+    /// The determinant of the square matrix that begins here, of expressions.
+    pub(super) fn determinant(&mut self) -> Option<Expr> {
+        let Some(Token::Begin(name)) = self.next() else { return None };
+        if !matches!(name.as_str(), "vmatrix" | "matrix" | "pmatrix" | "bmatrix" | "smallmatrix") {
+            return None;
+        }
+        let end = self.closing()?;
+        let inside = &self.list[self.at + 1..end];
+        self.at = end + 1;
+        self.brackets += 1;
+        let bars = std::mem::replace(&mut self.bars, 0);
+        let rows = self.rows(inside);
+        self.bars = bars;
+        self.brackets -= 1;
+        let rows = rows?;
+        let is_square = !rows.is_empty() && rows.iter().all(|row| row.len() == rows.len());
+        let entries = rows.into_iter().flatten().map(expression).collect::<Option<Vec<_>>>()?;
+        is_square.then_some(Expr::Call(Function::Determinant, entries))
+    }
+
     /// A matrix, a column, a system of equations.
     fn environment(&mut self) -> Option<Answer> {
         let Some(Token::Begin(name)) = self.next() else { return None };
@@ -226,6 +250,12 @@ pub(super) fn expression(answer: Answer) -> Option<Expr> {
         _ => None,
     }
 }
+
+/// Whether a matrix in bars begins here.
+pub(super) fn is_determinant(token: Option<&Token>) -> bool {
+    matches!(token, Some(Token::Begin(name)) if name == "vmatrix")
+}
+
 /// Whether every bracket closes, by one of any kind.
 pub(super) fn is_balanced(list: &[Token]) -> bool {
     let depth = list.iter().try_fold(0usize, |depth, token| match token {

@@ -5,7 +5,7 @@ use num_rational::BigRational;
 use super::super::expr::{Expr, Function};
 use super::super::latex::{Token, canonical};
 use super::Parser;
-use super::bracket::closes;
+use super::bracket::{closes, is_determinant};
 use super::mark::{DEGREE, PERCENT};
 use super::name::{continuum, is_factor, is_often_called, letter};
 
@@ -135,6 +135,7 @@ impl<'a> Parser<'a> {
             // `(n - 2) 2^n`, but not `2 3`.
             Some(Token::Char('0'..='9')) => self.follows_bracket(),
             Some(Token::Command(name)) if name == "|" => self.norms == 0,
+            token @ Some(Token::Begin(_)) => is_determinant(token),
             Some(Token::Char(c)) => c.is_alphabetic() || matches!(c, '(' | '{' | '['),
             Some(Token::Command(name)) => {
                 !matches!(
@@ -354,6 +355,7 @@ impl<'a> Parser<'a> {
                 self.at += 1;
                 self.deeper(|parser| parser.command(name))
             }
+            token if is_determinant(Some(token)) => self.deeper(Self::determinant),
             _ => None,
         }
     }

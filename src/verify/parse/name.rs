@@ -142,6 +142,9 @@ impl<'a> Parser<'a> {
         if let Some(function) = known(name) {
             return self.function(name, function);
         }
+        if name == "det" && matches!(self.next(), Some(Token::Begin(_))) {
+            return self.deeper(Self::determinant);
+        }
         if is_operator(name) {
             let mut full = format!("\\{name}");
             self.scripts(&mut full)?;
