@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use orchestrator::config::{Extraction, VerifyConfig};
+use orchestrator::config::{Doubtful, Extraction, VerifyConfig};
 use orchestrator::types::Verdict;
-use orchestrator::verify::{Judged, Verifier};
+use orchestrator::verify::{Grader, Judged, Verifier};
 use serde::Deserialize;
 
 /// At least so many of all rows with a known truth are decided without Math-Verify.
@@ -138,6 +138,31 @@ fn settled_rows_are_right_or_undecided() {
     assert_eq!(wrong, Vec::<String>::new());
     let decided = 1.0 - counts.undecided as f64 / counts.rows as f64;
     assert!(decided >= LEAST_DECIDED, "{decided} decided");
+}
+
+/// With Math-Verify's bare word for what has no proof, every row at the defaults agrees.
+#[tokio::test]
+async fn settled_rows_are_right_with_the_bare_word() {
+    let Some(rows) = rows("cases.jsonl") else { return };
+    let python = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    let (mut asked, mut wrong) = (0, Vec::new());
+    // One integral takes the library 8 s.
+    let grader =
+        Grader::new(VerifyConfig { doubtful: Doubtful::MathVerify, timeout_s: 120, python, ..VerifyConfig::default() });
+    for row in rows.iter().filter(|row| rules(row) == VerifyConfig::default()) {
+        let judged = Verifier::default().check(&row.response, &row.gold);
+        if judged.verdict.is_settled() {
+            continue;
+        }
+        asked += 1;
+        let judged = grader.settle(judged, &row.gold).await;
+        let expected = if row.expected == Some(true) { Verdict::Correct } else { Verdict::Incorrect };
+        if judged.verdict != expected {
+            wrong.push(format!("{} {:?}: {:?} for `{}`", row.id, judged.verdict, judged.answer, row.gold));
+        }
+    }
+    eprintln!("{asked} rows asked");
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 #[test]
