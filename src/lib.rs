@@ -137,7 +137,10 @@
 //! trainer/minibatch.rs     groups to the batches of each update; trainer against engine
 //! trainer/{learner,supervise}.rs       one training step, one supervised step
 //! trainer/model/{mod,config,load,init,attention,mlp,rope}.rs   Llama, Qwen2, Qwen3
+//! trainer/model/{tree_attention,flash}.rs  attention over a forest without a mask; the kernels for it
+//! trainer/backprop.rs      the decoder forward and backward, its activations kept or computed again
 //! trainer/{logprob,loss,optim,params}.rs   chunked projection, clipped objective, AdamW, fp32 masters
+//! trainer/operator.rs      libtorch operators that tch does not expose
 //! trainer/generate/mod.rs  the sampler: continuous batching
 //! trainer/generate/{group,draw}.rs     a request and its siblings, a token from a row
 //! trainer/generate/{block,cache}.rs    keys and values, and the prefix tree that shares them

@@ -56,10 +56,18 @@ fn prepare(name: &'static str, dir: &Path, groups: &[TrajectoryGroup], is_small:
     let advantages: Vec<_> = (0..).zip(groups).map(|(seed, group)| random_advantages(group, seed)).collect();
     let mut groups = groups.to_vec();
 
-    // Engine logprobs close to the current ones, all different, one missing; they name the packed tokens below.
+    // Tokens are packed depth-first, and listed here by node: numbers in place of the logprobs say which is which.
+    for (number, logprob) in groups.iter_mut().flat_map(|g| &mut g.nodes).flat_map(|n| &mut n.logprobs).enumerate() {
+        *logprob = number as f32;
+    }
     let probe = pack_all(&groups, &advantages, usize::MAX);
     assert_eq!(probe.len(), 1);
-    let current = learner.logprobs(&probe[0], TEMPERATURE);
+    let places: Vec<usize> = probe[0].engine_logprobs.iter().map(|&number| number as usize).collect();
+    let mut current = vec![0.0; places.len()];
+    for (&place, logprob) in places.iter().zip(learner.logprobs(&probe[0], TEMPERATURE)) {
+        current[place] = logprob;
+    }
+    // Engine logprobs close to the current ones, all different, one missing.
     let old = disturb(&current);
     let mut engine = old.iter().enumerate().map(|(i, lp)| lp + 0.02 * ((i * 7 % 11) as f32 - 5.0));
     for node in groups.iter_mut().flat_map(|g| &mut g.nodes) {
@@ -79,7 +87,8 @@ fn prepare(name: &'static str, dir: &Path, groups: &[TrajectoryGroup], is_small:
         denominator,
     };
     learner.parameters.zero_grad();
-    let sums = learner.accumulate(batch, &objective, Some(&old), &mut |_, _| {});
+    let packed_old: Vec<f32> = places.iter().map(|&place| old[place]).collect();
+    let sums = learner.accumulate(batch, &objective, Some(&packed_old), &mut |_, _| {});
 
     // The same tokens as separate sequences.
     let old_of: HashMap<(usize, usize), Vec<f32>> = {

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use tch::{Kind, Tensor};
 
+use super::backprop::Body;
 use super::checkpoint::{self, CheckpointMark};
 use super::error::TrainerError;
 use super::generate::forward::Policy;
@@ -18,7 +19,7 @@ use super::generate::{Generator, GeneratorSpec};
 use super::logprob::{Head, Scored};
 use super::loss::{Objective, TokenInputs};
 use super::minibatch::{self, MiniBatch, Start};
-use super::model::{Context, Decoder, ModelConfig, Weights};
+use super::model::{Decoder, ModelConfig, Weights};
 use super::optim::{AdamSettings, AdamW, StepOutcome};
 use super::pack::PackedBatch;
 use super::params::{Parameters, Use};
@@ -52,7 +53,8 @@ pub struct Learner {
     pub parameters: Parameters,
     /// Moments and counter.
     pub optimizer: AdamW,
-    decoder: Decoder,
+    /// The model as a function of its parameters.
+    pub decoder: Decoder,
     projection: Tensor,
     stop: Arc<AtomicBool>,
     /// The parameter that an update has made useless, until a checkpoint is loaded.
@@ -243,14 +245,15 @@ impl Learner {
     pub(super) fn backpropagate(&mut self, batch: &PackedBatch, temperature: f64, derivative: &mut Derivative<'_>) {
         let context = self.decoder.context(batch);
         let token_ids = self.decoder.index(&batch.tokens);
-        let embedded = tch::no_grad(|| self.decoder.embed(&token_ids)).set_requires_grad(true);
-        let body = self.forward(&embedded, &context);
+        let embedded = tch::no_grad(|| self.decoder.embed(&token_ids));
+        let checkpoint = self.spec.config.checkpoint_activations;
+        let body = Body::forward(&self.decoder, &embedded, &context, checkpoint);
         let scored = Scored::new(&batch.source_rows, &batch.targets, self.decoder.device());
         let head = Head { weight: &self.projection, temperature, chunk_rows: self.spec.config.vocab_chunk_tokens };
         let name = self.model.projection();
         let mut projection_grad = self.parameters.grad(name);
         let hidden_grad = head.backward(&body.hidden.detach(), &scored, &mut projection_grad, derivative);
-        let embedded_grad = self.backward(body, hidden_grad, &context);
+        let embedded_grad = body.backward(&self.decoder, &hidden_grad, &context);
         self.parameters.fold_gradients();
         tch::no_grad(|| {
             let mut grad = self.parameters.grad("model.embed_tokens.weight");
@@ -353,45 +356,6 @@ impl Learner {
     pub(super) fn check_stop(&self) -> Result<(), TrainerError> {
         if self.stop.load(Ordering::Relaxed) { Err(TrainerError::Stopped) } else { Ok(()) }
     }
-
-    fn forward(&self, embedded: &Tensor, context: &Context) -> Body {
-        if !self.spec.config.checkpoint_activations {
-            let x = self.decoder.blocks.iter().fold(embedded.shallow_clone(), |x, b| b.forward(&x, context));
-            return Body { hidden: self.decoder.finish(&x), inputs: Vec::new(), input: embedded.shallow_clone() };
-        }
-        let mut inputs = Vec::with_capacity(self.decoder.blocks.len());
-        let mut x = embedded.detach();
-        for block in &self.decoder.blocks {
-            let next = tch::no_grad(|| block.forward(&x, context));
-            inputs.push(std::mem::replace(&mut x, next));
-        }
-        let input = x.set_requires_grad(true);
-        Body { hidden: self.decoder.finish(&input), inputs, input }
-    }
-
-    /// Continues the backward pass from the gradient of the hidden states; returns that of the embedded tokens.
-    ///
-    /// No call of tch takes an upstream gradient: sum(y * g) as the root has exactly g as its gradient at y.
-    fn backward(&self, body: Body, hidden_grad: Tensor, context: &Context) -> Tensor {
-        (&body.hidden * &hidden_grad).sum(Kind::Float).backward();
-        let mut grad = body.input.grad();
-        for (block, input) in self.decoder.blocks.iter().zip(body.inputs).rev() {
-            let input = input.detach().set_requires_grad(true);
-            (block.forward(&input, context) * &grad).sum(Kind::Float).backward();
-            grad = input.grad();
-        }
-        grad
-    }
-}
-
-/// A forward pass on its way to the backward pass.
-struct Body {
-    /// [T, hidden], with the graph back to `input`.
-    hidden: Tensor,
-    /// Inputs of the blocks that are computed again; empty without checkpointing.
-    inputs: Vec<Tensor>,
-    /// Where the graph of `hidden` starts.
-    input: Tensor,
 }
 
 impl PassSums {

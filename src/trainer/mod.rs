@@ -1,8 +1,8 @@
 //! The trainer: trajectory groups in, weight updates out. The only part that knows tch.
 //!
 //! [`Trainer`] is an async handle; one OS thread behind it owns model and optimizer (`thread.rs`). The path of a step:
-//! `advantage.rs` weighs nodes, `pack.rs` lays out the forest, `learner.rs` runs it through `model/`, `logprob.rs` and
-//! `loss.rs`, `optim.rs` updates the fp32 masters, `export.rs` writes a version.
+//! `advantage.rs` weighs nodes, `pack.rs` lays out the forest, `learner.rs` runs it through `backprop.rs` (`model/`),
+//! `logprob.rs` and `loss.rs`, `optim.rs` updates the fp32 masters, `export.rs` writes a version.
 //!
 //! Generation (`generate/`) uses the same weights on the same thread, one step between two commands.
 //!
@@ -10,6 +10,7 @@
 //! visible on disk is complete. Absent on purpose: the decision what to generate and what to train on.
 
 pub mod advantage;
+pub mod backprop;
 pub mod checkpoint;
 pub mod device;
 pub mod error;
@@ -21,6 +22,7 @@ pub mod logprob;
 pub mod loss;
 pub mod minibatch;
 pub mod model;
+mod operator;
 pub mod optim;
 pub mod pack;
 pub mod params;

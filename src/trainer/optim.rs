@@ -1,13 +1,12 @@
 //! AdamW on fp32 masters: PyTorch's fused kernel, one call for all parameters.
 //!
-//! tch does not expose `_fused_adamw_`, so it is called through the C functions that libtorch itself exports for
-//! calling an operator by name (`torch/csrc/stable/c/shim.h`). A loop of tch operations takes some ten times as long.
-
-use std::ffi::{CStr, c_char, c_void};
+//! tch does not expose `_fused_adamw_`, so it is called by name, see `operator.rs`. A loop of tch operations takes some
+//! ten times as long.
 
 use tch::{Kind, Tensor};
 
 use super::error::TrainerError;
+use super::operator::Call;
 use super::params::Parameters;
 use super::report::SkipReason;
 use crate::config::TrainConfig;
@@ -131,7 +130,7 @@ impl AdamW {
         let Some(device) = parameters.iter().next().map(|p| p.master.device()) else { return Ok(()) };
         let step = Tensor::from((self.updates + 1) as f32).to_kind(Kind::Float).to_device(device);
         let s = &self.settings;
-        let mut call = Call::default();
+        let mut call = Call::new("the AdamW kernel");
         call.tensors(parameters.iter().map(|p| &p.master))?;
         call.tensors(parameters.iter().map(|p| &p.grad))?;
         call.tensors(self.exp_avg.iter())?;
@@ -145,7 +144,7 @@ impl AdamW {
         for _ in 0..4 {
             call.word(0);
         }
-        call.run(c"aten::_fused_adamw_", c"")
+        call.run(c"aten::_fused_adamw_", c"", 0).map(drop)
     }
 }
 
@@ -158,70 +157,4 @@ fn first_non_finite(parameters: &Parameters) -> String {
     let is_bad = |grad: &Tensor| grad.isfinite().all().int64_value(&[]) == 0;
     // Each gradient may be finite and their norm still overflow.
     parameters.iter().find(|p| is_bad(&p.grad)).map_or_else(|| "the global norm".to_owned(), |p| p.name.clone())
-}
-
-unsafe extern "C" {
-    fn torch_call_dispatcher(op: *const c_char, overload: *const c_char, stack: *mut u64, version: u64) -> i32;
-    fn torch_new_list_reserve_size(size: usize, list: *mut *mut c_void) -> i32;
-    fn torch_list_push_back(list: *mut c_void, element: u64) -> i32;
-    fn torch_delete_list(list: *mut c_void) -> i32;
-}
-
-/// The libtorch version whose conventions the words follow: 2.11.
-const ABI_VERSION: u64 = (2 << 56) | (11 << 48);
-
-/// The arguments of one operator call, as 64-bit words. Lists belong to the callee once the call is made, and are
-/// freed here if it never is.
-#[derive(Default)]
-struct Call {
-    words: Vec<u64>,
-    lists: Vec<*mut c_void>,
-}
-
-impl Call {
-    fn word(&mut self, word: u64) {
-        self.words.push(word);
-    }
-
-    fn tensors<'a>(&mut self, tensors: impl Iterator<Item = &'a Tensor>) -> Result<(), TrainerError> {
-        let mut list = std::ptr::null_mut();
-        // SAFETY: `list` is a valid place for the handle.
-        check(unsafe { torch_new_list_reserve_size(tensors.size_hint().0, &mut list) })?;
-        self.lists.push(list);
-        self.words.push(list as u64);
-        for tensor in tensors {
-            let owned = tensor.shallow_clone();
-            let handle = owned.as_ptr() as u64;
-            // The element is an owned handle: the list now answers for it.
-            std::mem::forget(owned);
-            // SAFETY: `list` was made above and is not yet given away; a tch tensor pointer is a libtorch handle.
-            check(unsafe { torch_list_push_back(list, handle) })?;
-        }
-        Ok(())
-    }
-
-    fn run(mut self, op: &'static CStr, overload: &'static CStr) -> Result<(), TrainerError> {
-        self.lists.clear();
-        // SAFETY: names end in NUL; the words follow the operator's schema; lists and tensors in them are owned.
-        check(unsafe { torch_call_dispatcher(op.as_ptr(), overload.as_ptr(), self.words.as_mut_ptr(), ABI_VERSION) })
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        for &list in &self.lists {
-            // SAFETY: the list was made by this call and never given away.
-            let _ = unsafe { torch_delete_list(list) };
-        }
-    }
-}
-
-fn check(status: i32) -> Result<(), TrainerError> {
-    match status {
-        0 => Ok(()),
-        _ => Err(TrainerError::Torch {
-            operation: "the AdamW kernel",
-            message: "the call by name failed; libtorch has written the reason to standard error".into(),
-        }),
-    }
 }

@@ -35,6 +35,15 @@ pub struct Segment {
     pub parent: Option<usize>,
 }
 
+/// A run of rows without a branch, and what hangs below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its rows: each sees those before it.
+    pub rows: Range<usize>,
+    /// The rows right behind, each of which sees all of `rows`; empty for a leaf.
+    pub descendants: Range<usize>,
+}
+
 /// One micro-batch [T rows, P scored tokens].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PackedBatch {
@@ -42,7 +51,7 @@ pub struct PackedBatch {
     pub tokens: Vec<TokenId>,
     /// Place of each row on its path, from 0 at the start of the prompt, `[T]`.
     pub positions: Vec<u32>,
-    /// Prompts and nodes, parents before children; empty nodes leave no segment.
+    /// Prompts and nodes depth-first: what descends from a segment is right behind it. Empty nodes leave no segment.
     pub segments: Vec<Segment>,
     /// Row whose logits predict the scored token, `[P]`.
     pub source_rows: Vec<u32>,
@@ -78,6 +87,31 @@ impl PackedBatch {
     /// Whether the rows are one sequence, for which plain causal attention is the same and faster.
     pub fn is_chain(&self) -> bool {
         self.segments.iter().enumerate().all(|(i, s)| s.parent == i.checked_sub(1))
+    }
+
+    /// The rows as chains, depth-first, as few as there can be: a segment that is the only child of its parent goes on
+    /// with it.
+    pub fn chains(&self) -> Vec<Chain> {
+        let mut children = vec![0usize; self.segments.len()];
+        let mut ends: Vec<usize> = self.segments.iter().map(|segment| segment.rows.end).collect();
+        for (index, segment) in self.segments.iter().enumerate().rev() {
+            if let Some(parent) = segment.parent {
+                children[parent] += 1;
+                ends[parent] = ends[parent].max(ends[index]);
+            }
+        }
+        let mut chains: Vec<Chain> = Vec::new();
+        for (index, segment) in self.segments.iter().enumerate() {
+            let rows = segment.rows.clone();
+            match chains.last_mut() {
+                Some(chain) if segment.parent.is_some_and(|parent| children[parent] == 1) => {
+                    chain.rows.end = rows.end;
+                    chain.descendants.start = rows.end;
+                }
+                _ => chains.push(Chain { descendants: rows.end..ends[index], rows }),
+            }
+        }
+        chains
     }
 
     /// One sequence, every token but the first scored with advantage 0: what `score` runs.
@@ -122,8 +156,8 @@ impl PackedBatch {
         let prompt = self.push_segment(&group.prompt.tokens, 0, None);
         // Segment and end position of each node; a node without tokens stands for its parent.
         let mut ends: Vec<Option<(usize, u32)>> = vec![None; group.nodes.len()];
-        for (index, through) in part.nodes.iter().enumerate() {
-            let Some(through) = through else { continue };
+        for index in depth_first(group) {
+            let Some(through) = &part.nodes[index] else { continue };
             let node = &group.nodes[index];
             let (parent, start) =
                 node.parent.and_then(|p| ends[p]).unwrap_or((prompt, group.prompt.tokens.len() as u32));
@@ -176,6 +210,21 @@ impl PackedBatch {
         self.segments.push(Segment { rows: first..self.tokens.len(), parent });
         self.segments.len() - 1
     }
+}
+
+/// The nodes of a group in an order in which what descends from a node is right behind it.
+fn depth_first(group: &TrajectoryGroup) -> Vec<usize> {
+    let mut children = vec![Vec::new(); group.nodes.len()];
+    let mut waiting = Vec::new();
+    for (index, node) in group.nodes.iter().enumerate().rev() {
+        node.parent.map_or(&mut waiting, |parent| &mut children[parent]).push(index);
+    }
+    let mut order = Vec::with_capacity(group.nodes.len());
+    while let Some(index) = waiting.pop() {
+        order.push(index);
+        waiting.append(&mut children[index]);
+    }
+    order
 }
 
 /// What the trajectories of one part do to one node.

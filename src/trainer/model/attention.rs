@@ -4,14 +4,25 @@ use tch::Tensor;
 
 use super::config::ModelConfig;
 use super::rope::RopeTables;
+use super::tree_attention::TreeAttention;
 use super::{Between, Linear, RmsNorm, Weights};
 
 /// What attention needs beside the rows: the same for every block of a forward pass.
 pub struct Context {
     /// Angles of the rows.
     pub rope: RopeTables,
-    /// Additive mask [T, T]: 0 where a row sees another, -inf elsewhere. `None`: the rows are one causal sequence.
-    pub mask: Option<Tensor>,
+    /// How the rows see each other.
+    pub form: Form,
+}
+
+/// How attention over the rows is computed.
+pub enum Form {
+    /// Chain by chain, forward and backward by hand: linear in the rows of a tree of given depth, without a mask.
+    Chains(TreeAttention),
+    /// One call with an additive mask [T, T]: 0 where a row sees another, -inf elsewhere.
+    Masked(Tensor),
+    /// One causal call: the rows are one sequence, and there is no kernel for [`Form::Chains`].
+    Causal,
 }
 
 /// One attention layer.
@@ -57,7 +68,8 @@ impl Attention {
         [q, k, v]
     }
 
-    /// Attention of the rows over each other, in libtorch: see [`super::Between::mix`]. `mask` as in [`Context::mask`].
+    /// Attention of the rows over each other in one call of libtorch: see [`super::Between::mix`]. `mask` as in
+    /// [`Form::Masked`]; `None`: causal.
     pub fn mix(&self, [q, k, v]: [Tensor; 3], mask: Option<&Tensor>) -> Tensor {
         // On CUDA no fused kernel takes both a mask and fewer key heads; repeating them keeps off the slow one.
         let repeats = mask.is_some() && self.is_grouped && q.device().is_cuda();

@@ -5,22 +5,25 @@
 
 pub mod attention;
 pub mod config;
+pub mod flash;
 pub mod init;
 pub mod load;
 pub mod mlp;
 pub mod rope;
+pub mod tree_attention;
 
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
-pub use attention::Context;
+pub use attention::{Context, Form};
 pub use config::{Family, ModelConfig, RopeScaling};
 pub use init::{ModelSpec, init_model};
 
 use attention::Attention;
 use mlp::Mlp;
 use rope::{Rope, RopeTables};
+use tree_attention::TreeAttention;
 
 use super::pack::PackedBatch;
 
@@ -97,15 +100,25 @@ impl Block {
 
     /// [T, hidden] to [T, hidden].
     pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
-        self.forward_with(x, &context.rope, &mut InLibtorch { attention: &self.attention, context })
+        self.forward_with(x, &context.rope, &mut InLibtorch { block: self, context })
     }
 
     /// The same with every operation done by `between`.
     pub fn forward_with(&self, x: &Tensor, rope: &RopeTables, between: &mut impl Between) -> Tensor {
-        let normed = between.norm(&self.attention_norm, x);
-        let projected = self.attention.project(&normed, rope, between);
+        let projected = self.before_attention(x, rope, between);
         let mixed = between.mix(projected);
-        let x = between.add(x, self.attention.output(&mixed, between));
+        self.after_attention(x, &mixed, between)
+    }
+
+    /// The part before attention: what [`Between::mix`] takes.
+    pub fn before_attention(&self, x: &Tensor, rope: &RopeTables, between: &impl Between) -> [Tensor; 3] {
+        let normed = between.norm(&self.attention_norm, x);
+        self.attention.project(&normed, rope, between)
+    }
+
+    /// The part after attention, from what [`Between::mix`] gives; `x` is the block's input.
+    pub fn after_attention(&self, x: &Tensor, mixed: &Tensor, between: &impl Between) -> Tensor {
+        let x = between.add(x, self.attention.output(mixed, between));
         let normed = between.norm(&self.mlp_norm, &x);
         let down = self.mlp.forward_with(&normed, between);
         between.add(&x, down)
@@ -144,19 +157,41 @@ pub trait Between {
 }
 
 /// Everything in libtorch, with a graph for the backward pass.
-struct InLibtorch<'a> {
-    attention: &'a Attention,
-    context: &'a Context,
+pub(super) struct InLibtorch<'a> {
+    /// Whose attention it is.
+    pub block: &'a Block,
+    /// Rows and how they see each other.
+    pub context: &'a Context,
 }
 
 impl Between for InLibtorch<'_> {
     fn mix(&mut self, projected: [Tensor; 3]) -> Tensor {
-        self.attention.mix(projected, self.context.mask.as_ref())
+        match &self.context.form {
+            Form::Chains(tree) => tree.forward(&projected).output,
+            Form::Masked(mask) => self.block.attention.mix(projected, Some(mask)),
+            Form::Causal => self.block.attention.mix(projected, None),
+        }
     }
+}
+
+/// Which [`Form`] a decoder takes where it has a choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FormChoice {
+    /// The faster one, by measurement.
+    #[default]
+    Fastest,
+    /// [`Form::Chains`] wherever there is a kernel for it.
+    Chains,
+    /// One call of libtorch with its own gradient, [`Form::Masked`] or [`Form::Causal`]: the reference in tests and
+    /// measurements.
+    OneCall,
 }
 
 /// A decoder without its vocabulary projection.
 pub struct Decoder {
+    /// How attention over trees is computed.
+    pub form: FormChoice,
+    head_dim: i64,
     embedding: Tensor,
     /// The blocks, first to last.
     pub blocks: Vec<Block>,
@@ -170,6 +205,8 @@ impl Decoder {
         let embedding = weights.get("model.embed_tokens.weight");
         let device = embedding.device();
         Decoder {
+            form: FormChoice::Fastest,
+            head_dim: config.head_dim,
             embedding,
             blocks: (0..config.layers).map(|layer| Block::new(config, weights, layer)).collect(),
             norm: RmsNorm::new(config, weights, "model.norm"),
@@ -198,16 +235,32 @@ impl Decoder {
         Tensor::from_slice(&wide).to_device(self.device())
     }
 
-    /// Angles and mask of a batch.
+    /// Angles of a batch, and how its rows see each other.
     pub fn context(&self, batch: &PackedBatch) -> Context {
-        let kind = self.kind();
-        let rope = self.rope(&batch.positions);
-        let mask = (!batch.is_chain()).then(|| {
-            let size = batch.len() as i64;
-            let visible = Tensor::from_slice(&batch.visibility()).view([size, size]).to_device(self.device());
-            Tensor::zeros([size, size], (kind, self.device())).masked_fill_(&visible.logical_not(), f64::NEG_INFINITY)
-        });
-        Context { rope, mask }
+        Context { rope: self.rope(&batch.positions), form: self.form_of(batch) }
+    }
+
+    fn form_of(&self, batch: &PackedBatch) -> Form {
+        let (kind, device) = (self.kind(), self.device());
+        let is_chain = batch.is_chain();
+        if flash::has_kernel(device, kind, self.head_dim) {
+            let chains = batch.chains();
+            let by_chains = match self.form {
+                FormChoice::Chains => true,
+                FormChoice::OneCall => false,
+                FormChoice::Fastest => is_chain || tree_attention::pays(&chains, batch.len(), device),
+            };
+            if by_chains {
+                return Form::Chains(TreeAttention::new(chains, device));
+            }
+        }
+        if is_chain {
+            return Form::Causal;
+        }
+        let size = batch.len() as i64;
+        let visible = Tensor::from_slice(&batch.visibility()).view([size, size]).to_device(device);
+        let mut mask = Tensor::zeros([size, size], (kind, device));
+        Form::Masked(mask.masked_fill_(&visible.logical_not(), f64::NEG_INFINITY))
     }
 
     /// Embeddings of token ids `[T]`, [T, hidden].
