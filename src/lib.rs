@@ -52,6 +52,7 @@
 //! cli/mod.rs               subcommands; reads the configuration file
 //! cli/{run,filter,train,sft,solutions}.rs    one subcommand each: arguments and one `run`
 //! cli/{eval,inspect,problems,model}.rs       likewise
+//! cli/bench/{mod,train}.rs how fast it is here: arguments and a table
 //! cli/session.rs           what `run`, `filter` and `eval` share: runtime, log, signals
 //! cli/verify/{mod,lines,audit}.rs      lines in, verdicts out; the answers of a run, graded again
 //! cli/generate/{mod,talk,answer}.rs     a prompt in, text out: arguments, turns, one answer as it is sampled
@@ -84,6 +85,8 @@
 //! run/record.rs            domain values to rows
 //! run/evaluate.rs          accuracy on held-out problems
 //! run/benchmark/{mod,sampler,settings}.rs  a model on files of problems: samples, and what may not change meanwhile
+//! run/bench/{mod,batch,shape,file,flops,machine,error}.rs  updates with what they took: on which trees, how many
+//!                          operations, how much memory
 //! run/flight.rs            many requests at once, but not all
 //! run/{checkpoints,restore,resume}.rs  every n steps; the trainer as it was; which run goes on
 //! run/offline.rs           recorded updates again, without a server

@@ -29,6 +29,8 @@ pub enum Purpose {
     Supervised,
     /// Resamples and subsets behind the figures of a benchmark.
     Statistics,
+    /// Made-up trees for measuring speed.
+    Bench,
 }
 
 impl Purpose {
@@ -45,6 +47,7 @@ impl Purpose {
             Purpose::DynamicSampling => "dynamic_sampling",
             Purpose::Supervised => "supervised",
             Purpose::Statistics => "statistics",
+            Purpose::Bench => "bench",
         }
     }
 }

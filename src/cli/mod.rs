@@ -1,5 +1,6 @@
 //! The command line: parse, call, print. Every file below holds one subcommand's arguments and its `run`.
 
+mod bench;
 mod eval;
 mod filter;
 mod generate;
@@ -56,6 +57,8 @@ enum Command {
     Problems(problems::Args),
     /// Make models.
     Model(model::Args),
+    /// Measure how fast this machine is.
+    Bench(bench::Args),
 }
 
 /// Runs one subcommand and returns the process exit code.
@@ -75,6 +78,7 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Failure> {
         Command::Generate(args) => generate::run(args, printer),
         Command::Problems(args) => problems::run(args, printer),
         Command::Model(args) => model::run(args, printer),
+        Command::Bench(args) => bench::run(args, printer),
     }
 }
 

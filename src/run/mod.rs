@@ -9,6 +9,7 @@
 //! A run has no state but its database, its checkpoints and the trees and updates that follow from them: it may be killed
 //! at any instant, and goes on with `--resume`.
 
+pub mod bench;
 pub mod benchmark;
 mod checkpoints;
 mod curriculum;

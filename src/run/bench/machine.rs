@@ -1,0 +1,100 @@
+//! What the machine is and how much memory this process has taken of it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Dense bfloat16 peaks of the makers' data sheets, by a part of the name; the first that matches.
+const PEAKS_BF16: [(&str, f64); 6] = [
+    ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
+    ("H100", 989.4e12),
+    ("H200 NVL", 835e12),
+    ("H200", 989.4e12),
+    ("A100", 312e12),
+];
+
+/// Operations per second that the device of this name can do at most with dense bfloat16; `None` where nobody has
+/// written it down here.
+pub fn peak_bf16_flops(name: &str) -> Option<f64> {
+    PEAKS_BF16.iter().find(|(part, _)| name.contains(part)).map(|(_, flops)| *flops)
+}
+
+/// Bytes in memory of this process: now (`VmRSS`) or at most (`VmHWM`); `None` where the system does not say.
+pub fn resident_bytes(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(Path::new("/proc/self/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Clock ticks per second in `/proc`, on every Linux.
+const TICKS: f64 = 100.0;
+
+/// Processor time of all threads of this process since it began, user and system, to a hundredth of a second; `None` where
+/// the system does not say.
+pub fn processor_s() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name before it may hold anything; of what follows the 12th and 13th are the ticks.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / TICKS)
+}
+
+/// Model of the processor.
+pub fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    line.split_once(':').map(|(_, name)| name.trim().to_owned())
+}
+
+/// Name of the first GPU.
+pub fn gpu() -> Option<String> {
+    nvidia_smi(&["--query-gpu=name"])?.lines().next().map(|line| line.trim().to_owned())
+}
+
+/// GPU memory that this process holds, CUDA's own included. libtorch's allocator gives nothing back to the device while it
+/// works, so after a step this is the peak up to now. Where the process is not listed under its own id, as in a container,
+/// what is in use on the first GPU.
+pub fn gpu_bytes() -> Option<u64> {
+    let mebibytes = |text: &str| text.trim().parse::<u64>().ok().map(|mib| mib << 20);
+    let own = std::process::id().to_string();
+    let listed = nvidia_smi(&["--query-compute-apps=pid,used_memory"])?;
+    let mine = listed.lines().filter_map(|line| line.split_once(',')).find(|(pid, _)| pid.trim() == own);
+    if let Some(bytes) = mine.and_then(|(_, used)| mebibytes(used)) {
+        return Some(bytes);
+    }
+    nvidia_smi(&["--query-gpu=memory.used"])?.lines().next().and_then(mebibytes)
+}
+
+fn nvidia_smi(query: &[&str]) -> Option<String> {
+    let mut command = Command::new("nvidia-smi");
+    command.args(query).arg("--format=csv,noheader,nounits").stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    String::from_utf8(output.stdout).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peaks_go_by_name() {
+        assert_eq!(peak_bf16_flops("NVIDIA H100 80GB HBM3"), Some(989.4e12));
+        assert_eq!(peak_bf16_flops("NVIDIA H100 PCIe"), Some(756e12));
+        assert_eq!(peak_bf16_flops("NVIDIA A100-SXM4-80GB"), Some(312e12));
+        assert_eq!(peak_bf16_flops("NVIDIA GeForce RTX 3090"), None);
+    }
+
+    #[test]
+    fn work_takes_processor_time() {
+        let (before, begin) = (processor_s().unwrap(), std::time::Instant::now());
+        while begin.elapsed().as_millis() < 60 {}
+        assert!(processor_s().unwrap() > before);
+    }
+
+    #[test]
+    fn the_peak_is_at_least_what_is_held() {
+        assert!(resident_bytes("VmHWM") >= resident_bytes("VmRSS"));
+        assert!(resident_bytes("VmRSS").is_some());
+        assert_eq!(resident_bytes("VmNothing"), None);
+    }
+}
