@@ -142,7 +142,9 @@
 //! trainer/model/{mod,config,load,init,attention,mlp,rope}.rs   Llama, Qwen2, Qwen3
 //! trainer/model/{tree_attention,flash}.rs  attention over a forest without a mask; the kernels for it
 //! trainer/backprop.rs      the decoder forward and backward, its activations kept or computed again
-//! trainer/{logprob,loss,optim,params}.rs   chunked projection, clipped objective, AdamW, fp32 masters
+//! trainer/{logprob,loss,objective}.rs  chunked projection, clipped objective, the same as tensors
+//! trainer/{optim,params}.rs            AdamW, fp32 masters
+//! trainer/{memory,free_memory,retry}.rs  what a step takes and what there is; memory ran out: half the budget, again
 //! trainer/operator.rs      libtorch operators that tch does not expose
 //! trainer/generate/mod.rs  the sampler: continuous batching
 //! trainer/generate/{group,draw}.rs     a request and its siblings, a token from a row

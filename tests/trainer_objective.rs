@@ -122,7 +122,7 @@ fn cached_tokens_are_weighed_by_the_policy_that_sampled_them() {
         let mut found = Vec::new();
         for batch in [&batch, &expected] {
             learner.parameters.zero_grad();
-            let sums = learner.accumulate(batch, &objective, None, &mut |_, _| {});
+            let sums = learner.accumulate(batch, &objective, None);
             found.push((sums.loss, gradients(&learner)));
         }
         let [(loss, gradient), (expected_loss, expected_gradient)] = <[_; 2]>::try_from(found).unwrap();

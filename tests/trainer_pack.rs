@@ -57,7 +57,7 @@ fn run(learner: &mut Learner, batches: &[PackedBatch], objective: &Objective, ol
     let (mut loss, mut clipped, mut tokens) = (0.0, 0, 0);
     for batch in batches {
         let old: Vec<f32> = batch.engine_logprobs.iter().map(|lp| old[&lp.to_bits()]).collect();
-        let sums = learner.accumulate(batch, objective, Some(&old), &mut |_, _| {});
+        let sums = learner.accumulate(batch, objective, Some(&old));
         loss += sums.loss;
         clipped += sums.clipped_pairs;
         tokens += sums.tokens;
@@ -179,7 +179,7 @@ fn a_mean_over_trajectories_is_that_of_separate_sequences() {
         let denominator = trajectories * batch.targets.len() as f64;
         let objective = Objective { denominator, ..objective(&config, &groups) };
         let old: Vec<f32> = batch.engine_logprobs.iter().map(|lp| old[&lp.to_bits()]).collect();
-        let sums = learner.accumulate(&batch, &objective, Some(&old), &mut |_, _| {});
+        let sums = learner.accumulate(&batch, &objective, Some(&old));
         loss += sums.loss;
         clipped += sums.clipped_pairs;
     }
@@ -188,7 +188,7 @@ fn a_mean_over_trajectories_is_that_of_separate_sequences() {
     for budget in [4096, 70, 45, 1] {
         config.micro_batch_tokens = budget;
         let spec = spec(dir.path(), config.clone());
-        let mini_batches = prepare(&groups, &spec, 512, &mut StepReport::default()).unwrap();
+        let mini_batches = prepare(&groups, &spec, budget, 512, &mut StepReport::default()).unwrap();
         let [mini_batch] = mini_batches.as_slice() else { panic!("one update") };
         assert_eq!(mini_batch.denominator, trajectories);
         let objective = Objective { denominator: mini_batch.denominator, ..objective(&config, &groups) };

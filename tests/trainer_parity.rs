@@ -88,7 +88,7 @@ fn prepare(name: &'static str, dir: &Path, groups: &[TrajectoryGroup], is_small:
     };
     learner.parameters.zero_grad();
     let packed_old: Vec<f32> = places.iter().map(|&place| old[place]).collect();
-    let sums = learner.accumulate(batch, &objective, Some(&packed_old), &mut |_, _| {});
+    let sums = learner.accumulate(batch, &objective, Some(&packed_old));
 
     // The same tokens as separate sequences.
     let old_of: HashMap<(usize, usize), Vec<f32>> = {

@@ -110,6 +110,10 @@ pub struct TrainConfig {
     /// Keep only each block's input and compute the block again in the backward pass: about a third more time, about a
     /// third of the memory. Does not change results.
     pub checkpoint_activations: bool,
+    /// Memory of the device that training may take, in MiB; 0 is what is free when it starts. Where `micro_batch_tokens`
+    /// would take more, it is lowered to what fits, which changes results in the last bits at most. To be set where
+    /// something else takes memory later: a server on the same GPU, other programs.
+    pub memory_limit_mib: u64,
     /// How node values become advantages.
     pub advantage: AdvantageForm,
     /// What the value of a token is.
@@ -166,6 +170,7 @@ impl Default for TrainConfig {
             micro_batch_tokens: 18_432,
             vocab_chunk_tokens: 1024,
             checkpoint_activations: true,
+            memory_limit_mib: 0,
             advantage: AdvantageForm::Value,
             token_credit: TokenCredit::Node,
             loss_mean: LossMean::Token,

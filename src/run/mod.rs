@@ -226,6 +226,9 @@ async fn train(
         Interruptible::Finished(parts) => parts?,
         Interruptible::Interrupted => return Ok(Ended::Interrupted),
     };
+    if let Some(plan) = parts.trainer.memory_plan().filter(|plan| plan.is_lowered()) {
+        observer(Event::Warning(plan.to_string()));
+    }
     parts.check_memory(config, problems.longest_prompt_tokens())?;
     let loading = Arc::new(Mutex::new(()));
     let work = Work {

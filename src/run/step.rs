@@ -381,6 +381,13 @@ impl Updater {
             tracing::warn!(step = step.0, %reason, "update skipped");
             (self.observer)(Event::Warning(format!("step {step}: an update was skipped: {reason}")));
         }
+        if report.out_of_memory > 0 {
+            let (times, tokens) = (report.out_of_memory, report.budget_tokens);
+            (self.observer)(Event::Warning(format!(
+                "step {step}: memory ran out {times} times; from now on at most {tokens} tokens are computed at a time, \
+                 which changes no result"
+            )));
+        }
         let ratio = report.mismatch.mean_ratio;
         if ratio.is_finite() && !(RATIO_ALARM.contains(&ratio)) {
             tracing::warn!(step = step.0, ratio, "server and trainer disagree");

@@ -134,6 +134,32 @@ pub enum TrainerError {
     /// `device = "cuda"` on a machine without a usable GPU.
     #[error("`train.device` is `cuda`, and libtorch sees no CUDA device")]
     NoCuda,
+    /// Training does not fit the memory, whatever the token budget.
+    #[error(
+        "training takes about {} MiB even with {least_tokens} tokens at a time, and {} MiB are there ({} MiB are weights, \
+         gradients and moments)",
+        need_bytes.div_ceil(1 << 20), limit_bytes >> 20, lasting_bytes.div_ceil(1 << 20)
+    )]
+    TooLarge {
+        /// What it takes at the least.
+        need_bytes: u64,
+        /// What there is.
+        limit_bytes: u64,
+        /// The part of it that does not depend on the budget.
+        lasting_bytes: u64,
+        /// The smallest budget that was tried.
+        least_tokens: usize,
+        /// Whether `train.checkpoint_activations` is on already.
+        is_checkpointed: bool,
+    },
+    /// Memory ran out in the smallest micro-batch that a step can be divided into.
+    #[error("memory ran out with {budget_tokens} tokens at a time, the longest trajectory: {message}")]
+    OutOfMemory {
+        /// Rows of the micro-batch.
+        budget_tokens: usize,
+        /// First line of libtorch's message.
+        message: String,
+    },
     /// libtorch refused an operation.
     #[error("libtorch failed in {operation}: {message}")]
     Torch {
@@ -202,6 +228,8 @@ impl Hint for TrainerError {
             | TrainerError::Read { .. }
             | TrainerError::Write { .. }
             | TrainerError::Checkpoint { .. }
+            | TrainerError::TooLarge { .. }
+            | TrainerError::OutOfMemory { .. }
             | TrainerError::Torch { .. } => FailureClass::Environment,
             TrainerError::Group { .. }
             | TrainerError::NoGenerator
@@ -232,6 +260,19 @@ impl Hint for TrainerError {
                 "begin again with a lower `train.learning_rate` (`sft`: `--learning-rate`) or a longer warm-up".into(),
             ),
             TrainerError::Checkpoint { .. } => Some("go on from the checkpoint before it".into()),
+            TrainerError::OutOfMemory { .. } => Some(
+                "nothing was changed by it; set `train.checkpoint_activations`, lower `train.vocab_chunk_tokens`, or free \
+                 memory"
+                    .into(),
+            ),
+            TrainerError::TooLarge { need_bytes, limit_bytes, is_checkpointed, .. } => {
+                let missing_mib = need_bytes.saturating_sub(*limit_bytes).div_ceil(1 << 20);
+                let checkpoint = if *is_checkpointed { "" } else { "set `train.checkpoint_activations`, " };
+                Some(format!(
+                    "{missing_mib} MiB are missing: {checkpoint}lower `train.vocab_chunk_tokens`, take a smaller model, or \
+                     free memory; `train.memory_limit_mib` sets a limit of your own"
+                ))
+            }
             TrainerError::NoCuda => Some("set `train.device` to `cpu` or `auto`, or check the NVIDIA driver".into()),
             TrainerError::Panicked { message, .. } if message.contains("out of memory") => {
                 Some("lower `train.micro_batch_tokens` or set `train.checkpoint_activations`".into())

@@ -14,16 +14,20 @@ use tch::{Kind, Tensor};
 use super::backprop::Body;
 use super::checkpoint::{self, CheckpointMark};
 use super::error::TrainerError;
+use super::free_memory;
 use super::generate::forward::Policy;
 use super::generate::{Generator, GeneratorSpec};
-use super::logprob::{Head, Scored};
-use super::loss::{Objective, TokenInputs};
+use super::logprob::{Head, Scored, part, to_vec, upload};
+use super::loss::Objective;
+use super::memory::{Plan, Workload};
 use super::minibatch::{self, MiniBatch, Start};
 use super::model::{Decoder, ModelConfig, Weights};
+use super::objective::TokenTable;
 use super::optim::{AdamSettings, AdamW, StepOutcome};
 use super::pack::PackedBatch;
 use super::params::{Parameters, Use};
 use super::report::{StepReport, UpdateReport};
+use super::retry::Sizes;
 use crate::config::{OldLogprobs, TrainConfig};
 use crate::types::{TokenId, TrajectoryGroup};
 
@@ -59,10 +63,22 @@ pub struct Learner {
     stop: Arc<AtomicBool>,
     /// The parameter that an update has made useless, until a checkpoint is loaded.
     diverged: Option<String>,
+    /// How much of the memory was planned for; `None` where nothing is trained.
+    plan: Option<Plan>,
+    /// Most rows of a micro-batch: as planned, and less once memory has run out.
+    pub(super) budget_tokens: usize,
 }
 
-/// d loss / d logprob of the scored tokens in a range, from their logprobs.
-pub(super) type Derivative<'a> = dyn FnMut(Range<usize>, &[f32]) -> Vec<f32> + 'a;
+/// d loss / d logprob of the scored tokens in a range, from their logprobs; both in fp32 on the device.
+pub(super) type Derivative<'a> = dyn FnMut(Range<usize>, &Tensor) -> Tensor + 'a;
+
+/// What the pass over one micro-batch leaves on the device beside the gradients.
+struct Pass {
+    /// Loss, clipped pairs, pairs bounded by the dual clip and ratio, `[4]` in f64.
+    sums: Tensor,
+    /// Logprobs of the scored tokens, `[P]`.
+    logprobs: Tensor,
+}
 
 /// Sums over the micro-batches of one mini-batch.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +107,11 @@ impl Learner {
         }
         let device = super::device::pick(spec.config.device)?;
         let model = ModelConfig::read(&spec.model_dir)?;
+        let plan = match spec.purpose {
+            Use::Training => Some(plan(&spec, &model, device)?),
+            Use::Generation => None,
+        };
+        let budget_tokens = plan.as_ref().map_or(spec.config.micro_batch_tokens, |plan| plan.budget_tokens);
         let parameters = Parameters::load(&spec.model_dir, &model, spec.config.dtype, device, spec.purpose)?;
         let optimizer = match spec.purpose {
             Use::Training => AdamW::new(AdamSettings::from(&spec.config), &parameters),
@@ -99,7 +120,9 @@ impl Learner {
         let work = parameters.work();
         let decoder = Decoder::new(&model, &Weights(&work));
         let projection = work[model.projection()].shallow_clone();
-        Ok(Learner { spec, model, parameters, optimizer, decoder, projection, stop: Arc::default(), diverged: None })
+        let stop = Arc::default();
+        let diverged = None;
+        Ok(Learner { spec, model, parameters, optimizer, decoder, projection, stop, diverged, plan, budget_tokens })
     }
 
     /// Set to end a step early: checked between micro-batches.
@@ -127,6 +150,11 @@ impl Learner {
         &self.spec
     }
 
+    /// The token budget that was planned when it was loaded; `None` where nothing is trained.
+    pub fn memory_plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
     /// One training step on `groups`.
     ///
     /// # Errors
@@ -136,36 +164,54 @@ impl Learner {
         self.check_trained()?;
         let mut report = StepReport::default();
         let begin = Instant::now();
-        let mini_batches = minibatch::prepare(groups, &self.spec, self.model.vocab_size as usize, &mut report)?;
+        let vocab_size = self.model.vocab_size as usize;
+        let mut mini_batches = minibatch::prepare(groups, &self.spec, self.budget_tokens, vocab_size, &mut report)?;
+        let longest_tokens = mini_batches.iter().map(MiniBatch::longest_tokens).max().unwrap_or(0);
         report.time.pack = begin.elapsed();
 
         // The first mini-batch meets the old weights anyway; the others need their logprobs before those change.
         let begin = Instant::now();
-        let recompute = self.spec.config.old_logprobs == OldLogprobs::Recompute;
-        let mut old: Vec<Option<Vec<Vec<f32>>>> = Vec::with_capacity(mini_batches.len());
-        for (index, mini_batch) in mini_batches.iter().enumerate() {
-            // The ancient logprobs of cached solutions are no old policy, whatever serves the other tokens.
-            let later = index > 0 && (recompute || mini_batch.has_cached);
-            old.push(if later { Some(self.logprobs_of(&mini_batch.batches)?) } else { None });
-        }
+        let old = loop {
+            let largest_tokens = mini_batches.iter().map(MiniBatch::largest_tokens).max().unwrap_or(0);
+            let sizes = Sizes { longest_tokens, largest_tokens };
+            if let Some(old) = self.attempt(sizes, |learner| learner.old_logprobs(&mini_batches))? {
+                break old;
+            }
+            report.out_of_memory += 1;
+            for mini_batch in &mut mini_batches {
+                mini_batch.repack(self.budget_tokens);
+            }
+        };
         report.time.old_logprobs = begin.elapsed();
 
         let mut start = Start::default();
-        for (index, (mini_batch, old)) in mini_batches.iter().zip(&old).enumerate() {
-            let seen = match (old, index) {
-                (Some(old), _) => {
-                    for (batch, logprobs) in mini_batch.batches.iter().zip(old) {
-                        start.add(batch, 0, logprobs);
-                    }
-                    None
+        for (index, (mini_batch, mut old)) in mini_batches.iter_mut().zip(old).enumerate() {
+            if let Some(old) = &old {
+                start.add_all(&mini_batch.batches, old);
+            }
+            let begin = Instant::now();
+            let passes = loop {
+                if let Some(places) = mini_batch.repack(self.budget_tokens) {
+                    old = old.map(|old| rearrange(&old, &places, &mini_batch.batches));
                 }
-                (None, 0) => Some(&mut start),
-                // The engine's logprobs serve as old ones, and the weights have moved: nothing to compare with.
-                (None, _) => None,
+                let sizes = Sizes { longest_tokens, largest_tokens: mini_batch.largest_tokens() };
+                if let Some(passes) = self.attempt(sizes, |learner| learner.gradients(mini_batch, old.as_deref()))? {
+                    break passes;
+                }
+                report.out_of_memory += 1;
             };
-            let update = self.mini_batch(mini_batch, old.as_deref(), seen, &mut report)?;
+            // The engine's logprobs may serve as old ones; later mini-batches then have no logprobs of the start.
+            if index == 0 && old.is_none() {
+                let logprobs: Vec<_> = passes.iter().map(|pass| pass.logprobs.shallow_clone()).collect();
+                start.add_all(&mini_batch.batches, &logprobs);
+            }
+            let sums = PassSums::read(&passes, &mini_batch.batches);
+            report.time.gradient += begin.elapsed();
+            report.packed_tokens += mini_batch.batches.iter().map(PackedBatch::len).sum::<usize>();
+            let update = self.apply(mini_batch, &sums, &mut report)?;
             report.updates.push(update);
         }
+        report.budget_tokens = self.budget_tokens;
         start.conclude(self.spec.config.cached_importance_cap, &mut report);
         Ok(report)
     }
@@ -196,48 +242,38 @@ impl Learner {
 
     /// Logprobs of the scored tokens of a batch, `[P]`, in nats.
     pub fn logprobs(&self, batch: &PackedBatch, temperature: f64) -> Vec<f32> {
+        to_vec(&self.logprobs_on_device(batch, temperature))
+    }
+
+    fn logprobs_on_device(&self, batch: &PackedBatch, temperature: f64) -> Tensor {
         let scored = Scored::new(&batch.source_rows, &batch.targets, self.decoder.device());
         let head = Head { weight: &self.projection, temperature, chunk_rows: self.spec.config.vocab_chunk_tokens };
-        head.logprobs(&self.decoder.hidden(batch), &scored)
+        head.logprobs_on_device(&self.decoder.hidden(batch), &scored)
     }
 
     /// Forward and backward pass of one micro-batch; adds to the gradients. `old_logprobs` `[P]` is the old policy of
-    /// the ratio; `None` takes the current one. `observe` is shown the current logprobs, chunk by chunk.
-    pub fn accumulate(
-        &mut self,
-        batch: &PackedBatch,
-        objective: &Objective,
-        old_logprobs: Option<&[f32]>,
-        observe: &mut dyn FnMut(usize, &[f32]),
-    ) -> PassSums {
-        let mut sums = PassSums::default();
-        let from_engine = self.spec.config.old_logprobs == OldLogprobs::Engine;
+    /// the ratio; `None` takes the current one.
+    pub fn accumulate(&mut self, batch: &PackedBatch, objective: &Objective, old_logprobs: Option<&[f32]>) -> PassSums {
+        let old = old_logprobs.map(|old| upload(Tensor::from_slice(old), self.decoder.device()));
+        let pass = self.pass(batch, objective, old.as_ref());
+        PassSums::read(&[pass], std::slice::from_ref(batch))
+    }
+
+    /// [`Self::accumulate`] without waiting for the device.
+    fn pass(&mut self, batch: &PackedBatch, objective: &Objective, old: Option<&Tensor>) -> Pass {
+        let device = self.decoder.device();
+        let is_engine_old = self.spec.config.old_logprobs == OldLogprobs::Engine;
+        let table = TokenTable::new(batch, objective, is_engine_old, device);
+        let mut sums = Tensor::zeros([4], (Kind::Double, device));
+        let all = Tensor::zeros([batch.targets.len() as i64], (Kind::Float, device));
         self.backpropagate(batch, self.spec.temperature, &mut |range, logprobs| {
-            observe(range.start, logprobs);
-            let first = range.start;
-            let slope = |(offset, &logprob): (usize, &f32)| {
-                let index = first + offset;
-                let engine = batch.engine_logprobs[index];
-                let is_cached = batch.is_cached[index];
-                let (old, importance_weight) = if from_engine && !is_cached {
-                    (if engine.is_nan() { logprob } else { engine }, 1.0)
-                } else {
-                    let old = old_logprobs.map_or(logprob, |old| old[index]);
-                    (old, objective.importance_weight(f64::from(old), f64::from(engine), is_cached))
-                };
-                let token = objective.token(TokenInputs {
-                    logprob: f64::from(logprob),
-                    old_logprob: f64::from(old),
-                    importance_weight,
-                    advantage_plus: batch.advantage_plus[index],
-                    advantage_minus: batch.advantage_minus[index],
-                });
-                sums.add(batch, index, &token);
-                token.gradient as f32
-            };
-            logprobs.iter().enumerate().map(slope).collect()
+            part(&all, &range).copy_(logprobs);
+            let old = old.map(|old| part(old, &range));
+            let (slopes, share) = table.evaluate(objective, &range, logprobs, old.as_ref());
+            sums += share;
+            slopes.to_kind(Kind::Float)
         });
-        sums
+        Pass { sums, logprobs: all }
     }
 
     /// Forward and backward pass of any loss over the scored tokens; adds to the gradients. `derivative(range, logprobs)`
@@ -261,18 +297,22 @@ impl Learner {
         });
     }
 
-    fn logprobs_of(&self, batches: &[PackedBatch]) -> Result<Vec<Vec<f32>>, TrainerError> {
-        batches.iter().map(|batch| self.check_stop().map(|()| self.logprobs(batch, self.spec.temperature))).collect()
+    /// Logprobs of each mini-batch's micro-batches under the weights as they are, on the device; `None` for one that is
+    /// not asked for them.
+    fn old_logprobs(&self, mini_batches: &[MiniBatch]) -> Result<Vec<Option<Vec<Tensor>>>, TrainerError> {
+        let recompute = self.spec.config.old_logprobs == OldLogprobs::Recompute;
+        let of_batch =
+            |batch: &PackedBatch| self.check_stop().map(|()| self.logprobs_on_device(batch, self.spec.temperature));
+        let of_mini_batch = |(index, mini_batch): (usize, &MiniBatch)| {
+            // The ancient logprobs of cached solutions are no old policy, whatever serves the other tokens.
+            let is_later = index > 0 && (recompute || mini_batch.has_cached);
+            is_later.then(|| mini_batch.batches.iter().map(of_batch).collect()).transpose()
+        };
+        mini_batches.iter().enumerate().map(of_mini_batch).collect()
     }
 
-    fn mini_batch(
-        &mut self,
-        mini_batch: &MiniBatch,
-        old: Option<&[Vec<f32>]>,
-        mut start: Option<&mut Start>,
-        report: &mut StepReport,
-    ) -> Result<UpdateReport, TrainerError> {
-        let begin = Instant::now();
+    /// The gradient of a mini-batch, from zero.
+    fn gradients(&mut self, mini_batch: &MiniBatch, old: Option<&[Tensor]>) -> Result<Vec<Pass>, TrainerError> {
         let config = &self.spec.config;
         let objective = Objective {
             clip_low: config.clip_low,
@@ -283,18 +323,21 @@ impl Learner {
             denominator: mini_batch.denominator,
         };
         self.parameters.zero_grad();
-        let mut sums = PassSums::default();
+        let mut passes = Vec::with_capacity(mini_batch.batches.len());
         for (index, batch) in mini_batch.batches.iter().enumerate() {
             self.check_stop()?;
-            let old = old.map(|old| old[index].as_slice());
-            let mut observe = |first: usize, logprobs: &[f32]| {
-                if let Some(start) = start.as_deref_mut() {
-                    start.add(batch, first, logprobs);
-                }
-            };
-            sums.merge(&self.accumulate(batch, &objective, old, &mut observe));
+            passes.push(self.pass(batch, &objective, old.map(|old| &old[index])));
         }
-        report.time.gradient += begin.elapsed();
+        Ok(passes)
+    }
+
+    /// One optimizer step on the gradient of `mini_batch`.
+    fn apply(
+        &mut self,
+        mini_batch: &MiniBatch,
+        sums: &PassSums,
+        report: &mut StepReport,
+    ) -> Result<UpdateReport, TrainerError> {
         let begin = Instant::now();
         let outcome = self.optimize()?;
         report.time.optimizer += begin.elapsed();
@@ -359,30 +402,41 @@ impl Learner {
 }
 
 impl PassSums {
-    fn add(&mut self, batch: &PackedBatch, index: usize, token: &super::loss::TokenLoss) {
-        self.loss += token.loss;
-        if token.is_clipped_high {
-            self.clipped_pairs += u64::from(batch.plus_count[index]);
+    /// The sums over the passes of `batches`: the one time that the host waits for the device.
+    fn read(passes: &[Pass], batches: &[PackedBatch]) -> PassSums {
+        let of_passes: Vec<&Tensor> = passes.iter().map(|pass| &pass.sums).collect();
+        let mut sums = [0.0; 4];
+        if !of_passes.is_empty() {
+            let total = Tensor::stack(&of_passes, 0).sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+            total.to_device(tch::Device::Cpu).copy_data(&mut sums, 4);
         }
-        if token.is_clipped_low {
-            self.clipped_pairs += u64::from(batch.minus_count[index]);
-        }
-        if token.is_dual_clipped {
-            self.dual_clipped_pairs += u64::from(batch.minus_count[index]);
-        }
-        if batch.is_first_use[index] {
-            self.ratio += token.ratio;
-            self.tokens += 1;
-        }
+        let [loss, clipped, dual_clipped, ratio] = sums;
+        let tokens = batches.iter().flat_map(|batch| &batch.is_first_use).filter(|&&is_first| is_first).count();
+        PassSums { loss, clipped_pairs: clipped as u64, dual_clipped_pairs: dual_clipped as u64, ratio, tokens }
     }
+}
 
-    fn merge(&mut self, other: &PassSums) {
-        self.loss += other.loss;
-        self.clipped_pairs += other.clipped_pairs;
-        self.dual_clipped_pairs += other.dual_clipped_pairs;
-        self.ratio += other.ratio;
-        self.tokens += other.tokens;
-    }
+/// Logprobs of one packing in the order of another: `places` as [`MiniBatch::repack`] gives them for `batches`.
+fn rearrange(old: &[Tensor], places: &[i64], batches: &[PackedBatch]) -> Vec<Tensor> {
+    let all = Tensor::cat(old, 0);
+    let moved = all.index_select(0, &upload(Tensor::from_slice(places), all.device()));
+    let lengths: Vec<i64> = batches.iter().map(|batch| batch.targets.len() as i64).collect();
+    moved.split_with_sizes(lengths.as_slice(), 0)
+}
+
+/// The token budget that fits the memory, and one line that says so.
+fn plan(spec: &TrainerSpec, model: &ModelConfig, device: tch::Device) -> Result<Plan, TrainerError> {
+    let config = &spec.config;
+    let cache_bytes = spec.generator.as_ref().map_or(0, |generator| generator.cache_bytes);
+    let workload = Workload::new(model, config, !device.is_cuda(), cache_bytes);
+    let limit_bytes = match config.memory_limit_mib {
+        0 => free_memory::free_bytes(device),
+        mib => Some(mib << 20),
+    };
+    let plan = workload.plan(limit_bytes, spec.response_budget_tokens as usize)?;
+    let (budget_tokens, peak_bytes) = (plan.budget_tokens, plan.peak_bytes);
+    tracing::info!(budget_tokens, peak_bytes, limit_bytes, "memory of training is planned");
+    Ok(plan)
 }
 
 fn check(spec: &TrainerSpec) -> Result<(), TrainerError> {

@@ -30,7 +30,7 @@ impl Scored {
     pub fn new(source_rows: &[u32], targets: &[u32], device: tch::Device) -> Scored {
         let tensor = |values: &[u32]| {
             let wide: Vec<i64> = values.iter().map(|&v| i64::from(v)).collect();
-            Tensor::from_slice(&wide).to_device(device)
+            upload(Tensor::from_slice(&wide), device)
         };
         Scored { source_rows: tensor(source_rows), targets: tensor(targets), count: targets.len() }
     }
@@ -44,26 +44,31 @@ impl Scored {
 impl Head<'_> {
     /// Logprob of every scored token in nats, `[P]`, from hidden states [T, hidden].
     pub fn logprobs(&self, hidden: &Tensor, scored: &Scored) -> Vec<f32> {
+        to_vec(&self.logprobs_on_device(hidden, scored))
+    }
+
+    /// [`Self::logprobs`] as a tensor in fp32: nothing waits for the device.
+    pub fn logprobs_on_device(&self, hidden: &Tensor, scored: &Scored) -> Tensor {
         tch::no_grad(|| {
-            let mut all = Vec::with_capacity(scored.count);
+            let all = Tensor::zeros([scored.count as i64], (Kind::Float, hidden.device()));
             for range in scored.chunks(self.chunk_rows) {
                 let (rows, targets) = slice(scored, &range);
                 let log_softmax = self.log_softmax(&hidden.index_select(0, &rows));
-                all.extend(to_vec(&log_softmax.gather(1, &targets, false)));
+                part(&all, &range).copy_(&log_softmax.gather(1, &targets, false).squeeze_dim(1));
             }
             all
         })
     }
 
     /// One pass forward and backward. `derivative(range, logprobs)` gives d loss / d logprob of the scored tokens in
-    /// `range`. Returns the gradient of the hidden states [T, hidden] and adds that of the projection to
+    /// `range`, in fp32 on the device of `logprobs`. Returns the gradient of the hidden states [T, hidden] and adds that of the projection to
     /// `weight_grad` [V, hidden] in fp32.
     pub fn backward(
         &self,
         hidden: &Tensor,
         scored: &Scored,
         weight_grad: &mut Tensor,
-        mut derivative: impl FnMut(Range<usize>, &[f32]) -> Vec<f32>,
+        mut derivative: impl FnMut(Range<usize>, &Tensor) -> Tensor,
     ) -> Tensor {
         tch::no_grad(|| {
             let mut hidden_grad = hidden.zeros_like();
@@ -71,12 +76,8 @@ impl Head<'_> {
                 let (rows, targets) = slice(scored, &range);
                 let states = hidden.index_select(0, &rows);
                 let mut log_softmax = self.log_softmax(&states);
-                let logprobs = to_vec(&log_softmax.gather(1, &targets, false));
-                let slopes = derivative(range, &logprobs);
-                let slopes = (Tensor::from_slice(&slopes) / self.temperature)
-                    .to_kind(Kind::Float)
-                    .to_device(hidden.device())
-                    .unsqueeze(1);
+                let logprobs = log_softmax.gather(1, &targets, false).squeeze_dim(1);
+                let slopes = (derivative(range, &logprobs) / self.temperature).unsqueeze(1);
                 // In place: logprobs, then -slope * softmax, then the onehot part on top.
                 let mut logits_grad = log_softmax.exp_().g_mul_(&slopes.neg()).scatter_add_(1, &targets, &slopes);
                 if self.weight.kind() == Kind::Float {
@@ -104,6 +105,21 @@ impl Head<'_> {
 fn slice(scored: &Scored, range: &Range<usize>) -> (Tensor, Tensor) {
     let (start, length) = (range.start as i64, range.len() as i64);
     (scored.source_rows.narrow(0, start, length), scored.targets.narrow(0, start, length).unsqueeze(1))
+}
+
+/// The numbers of `range` of a tensor `[P]`, sharing storage.
+pub(super) fn part(x: &Tensor, range: &Range<usize>) -> Tensor {
+    x.narrow(0, range.start as i64, range.len() as i64)
+}
+
+/// Brings numbers of the host to the device, which fetches them while the host goes on.
+pub(super) fn upload(values: Tensor, device: tch::Device) -> Tensor {
+    if device.is_cuda() {
+        let kind = values.kind();
+        values.pin_memory(device).to_device_(device, kind, true, false)
+    } else {
+        values.to_device(device)
+    }
 }
 
 /// The numbers of an fp32 tensor in the order of its indices.

@@ -16,7 +16,7 @@
 //! Absent on purpose: KL, entropy bonus, sequence-level ratios (those do not keep the two-sum form).
 
 /// |logp - old| beyond this is clamped, so that exp stays finite; every such ratio is far outside all clips.
-const LOG_RATIO_LIMIT: f64 = 20.0;
+pub(super) const LOG_RATIO_LIMIT: f64 = 20.0;
 
 /// The objective's settings and denominator.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,8 +3,11 @@
 use super::advantage::{self, AdvantageSettings, Overlong};
 use super::error::TrainerError;
 use super::learner::TrainerSpec;
+use super::logprob::to_vec;
 use super::pack::{self, PackedBatch, WeighedGroup};
 use super::report::{CachedDrift, Mismatch, StepReport};
+use tch::Tensor;
+
 use crate::config::{LossMean, TrainConfig};
 use crate::types::{Trajectory, TrajectoryGroup, Verdict};
 
@@ -18,17 +21,73 @@ pub struct MiniBatch {
     pub denominator: f64,
     /// Whether there is a token of a cached solution.
     pub has_cached: bool,
+    /// The budget that `batches` keep to.
+    budget_tokens: usize,
+    /// What they are packed from: groups with the advantages of each trajectory's nodes.
+    groups: Vec<(TrajectoryGroup, Vec<Vec<f64>>)>,
+}
+
+impl MiniBatch {
+    /// Rows of the longest trajectory with its prompt, which no budget divides.
+    pub fn longest_tokens(&self) -> usize {
+        let longest = |group: &TrajectoryGroup| {
+            let response = (0..group.trajectories.len()).map(|t| pack::response_tokens(group, t)).max();
+            response.map_or(0, |tokens| tokens + group.prompt.tokens.len())
+        };
+        self.groups.iter().map(|(group, _)| longest(group)).max().unwrap_or(0)
+    }
+
+    /// Rows of the largest micro-batch.
+    pub fn largest_tokens(&self) -> usize {
+        self.batches.iter().map(PackedBatch::len).max().unwrap_or(0)
+    }
+
+    /// Packs again with another budget. Returns, for every scored token in the order of the new micro-batches, where it
+    /// was among those of the old ones, `[P]`; `None` where the budget is the one it has.
+    pub fn repack(&mut self, budget_tokens: usize) -> Option<Vec<i64>> {
+        if budget_tokens == self.budget_tokens {
+            return None;
+        }
+        let (before, after) = (self.ordinals(self.budget_tokens), self.ordinals(budget_tokens));
+        let mut places = vec![0; before.iter().max().map_or(0, |&last| last as usize + 1)];
+        for (place, &ordinal) in (0..).zip(&before) {
+            places[ordinal as usize] = place;
+        }
+        self.batches = pack_groups(&self.groups, budget_tokens);
+        self.budget_tokens = budget_tokens;
+        Some(after.into_iter().map(|ordinal| places[ordinal as usize]).collect())
+    }
+
+    /// Which token of the groups each scored token of a packing is. A packing depends on lengths, paths and advantages
+    /// and carries a number for each token, the engine's logprob; here the token's ordinal travels in its place, as
+    /// bits that nothing computes with.
+    fn ordinals(&self, budget_tokens: usize) -> Vec<u32> {
+        let mut numbered = self.groups.clone();
+        let nodes = numbered.iter_mut().flat_map(|(group, _)| &mut group.nodes);
+        for (ordinal, logprob) in (0..).zip(nodes.flat_map(|node| &mut node.logprobs)) {
+            *logprob = f32::from_bits(ordinal);
+        }
+        let batches = pack_groups(&numbered, budget_tokens);
+        batches.iter().flat_map(|batch| &batch.engine_logprobs).map(|number| number.to_bits()).collect()
+    }
+}
+
+fn pack_groups(groups: &[(TrajectoryGroup, Vec<Vec<f64>>)], budget_tokens: usize) -> Vec<PackedBatch> {
+    let weighed: Vec<_> = groups.iter().map(|(group, advantages)| WeighedGroup { group, advantages }).collect();
+    pack::pack(&weighed, budget_tokens)
 }
 
 /// Groups to mini-batches, with the counts of the report. A group without signal is not computed but counts in its
 /// mini-batch's denominator, so that leaving it out changes nothing but time: otherwise the few groups that are left
-/// late in training would move the weights as far as all of them did at first.
+/// late in training would move the weights as far as all of them did at first. `budget_tokens` is the most rows of a
+/// micro-batch.
 ///
 /// # Errors
 /// [`TrainerError::Group`].
 pub fn prepare(
     groups: &[TrajectoryGroup],
     spec: &TrainerSpec,
+    budget_tokens: usize,
     vocab_size: usize,
     report: &mut StepReport,
 ) -> Result<Vec<MiniBatch>, TrainerError> {
@@ -46,39 +105,39 @@ pub fn prepare(
     // Chunks of equal size: a rest of one problem would weigh as much as a full mini-batch, since AdamW normalises.
     let updates = weighed.len().div_ceil(config.minibatch_problems as usize).max(1);
     let chunk_size = weighed.len().div_ceil(updates).max(1);
-    for chunk in weighed.chunks_mut(chunk_size) {
+    let mut rest = weighed.into_iter().peekable();
+    while rest.peek().is_some() {
         let (mut pairs, mut trajectories) = (0, 0);
-        let mut used = Vec::with_capacity(chunk.len());
-        for (group, advantages) in chunk {
-            let lengths: Vec<usize> = (0..group.trajectories.len()).map(|t| pack::response_tokens(group, t)).collect();
+        let mut used = Vec::with_capacity(chunk_size);
+        for (group, mut advantages) in rest.by_ref().take(chunk_size) {
+            let lengths: Vec<usize> = (0..group.trajectories.len()).map(|t| pack::response_tokens(&group, t)).collect();
             let response: usize = lengths.iter().sum();
             pairs += response;
             trajectories += lengths.len();
-            if !advantage::has_signal(advantages) {
+            if !advantage::has_signal(&advantages) {
                 report.groups_skipped += 1;
                 continue;
             }
             if config.loss_mean == LossMean::Trajectory {
-                divide(advantages, &lengths);
+                divide(&mut advantages, &lengths);
             }
-            used.push(WeighedGroup { group, advantages });
             report.response_tokens += response;
             report.trajectories += lengths.len();
             report.trajectory_tokens += response + lengths.len() * group.prompt.tokens.len();
+            used.push((group, advantages));
         }
         report.groups_used += used.len();
         if used.is_empty() {
             continue;
         }
-        let batches = pack::pack(&used, config.micro_batch_tokens);
-        report.packed_tokens += batches.iter().map(PackedBatch::len).sum::<usize>();
+        let batches = pack_groups(&used, budget_tokens);
         report.distinct_tokens += batches.iter().flat_map(|b| &b.is_first_use).filter(|&&first| first).count();
         let has_cached = batches.iter().flat_map(|b| &b.is_cached).any(|&cached| cached);
         let denominator = match config.loss_mean {
             LossMean::Token => pairs,
             LossMean::Trajectory => trajectories,
         } as f64;
-        mini_batches.push(MiniBatch { batches, pairs, denominator, has_cached });
+        mini_batches.push(MiniBatch { batches, pairs, denominator, has_cached, budget_tokens, groups: used });
     }
     Ok(mini_batches)
 }
@@ -155,6 +214,20 @@ struct Differences {
 }
 
 impl Start {
+    /// Logprobs `[P]` of the scored tokens of each batch, on any device; read at once.
+    pub fn add_all(&mut self, batches: &[PackedBatch], logprobs: &[Tensor]) {
+        if logprobs.is_empty() {
+            return;
+        }
+        let all = to_vec(&Tensor::cat(logprobs, 0));
+        let mut first = 0;
+        for batch in batches {
+            let end = first + batch.targets.len();
+            self.add(batch, 0, all.get(first..end).unwrap_or_default());
+            first = end;
+        }
+    }
+
     /// `logprobs` are those of the scored tokens from `first` on.
     pub fn add(&mut self, batch: &PackedBatch, first: usize, logprobs: &[f32]) {
         for (index, &logprob) in (first..).zip(logprobs) {

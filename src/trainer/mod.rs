@@ -16,17 +16,21 @@ pub mod device;
 pub mod error;
 pub mod export;
 pub mod folder;
+pub mod free_memory;
 pub mod generate;
 pub mod learner;
 pub mod logprob;
 pub mod loss;
+pub mod memory;
 pub mod minibatch;
 pub mod model;
+pub mod objective;
 mod operator;
 pub mod optim;
 pub mod pack;
 pub mod params;
 pub mod report;
+mod retry;
 pub mod supervise;
 pub mod tensor_file;
 pub mod thread;
@@ -99,6 +103,11 @@ impl Trainer {
     /// V, the size of the vocabulary.
     pub fn vocab_tokens(&self) -> usize {
         self.facts.vocab_tokens
+    }
+
+    /// The token budget of training and the memory that it was planned for; `None` where nothing is trained.
+    pub fn memory_plan(&self) -> Option<&memory::Plan> {
+        self.facts.memory_plan.as_ref()
     }
 
     /// Whether libtorch computes on the processor.

@@ -106,6 +106,21 @@ impl Parameters {
         });
     }
 
+    /// Forgets a backward pass that did not come to its end, with what it may have left on the working copy.
+    pub fn abandon_gradients(&mut self) {
+        self.zero_grad();
+        if self.is_mixed {
+            tch::no_grad(|| {
+                for parameter in &self.list {
+                    let mut fresh = parameter.work.grad();
+                    if fresh.defined() {
+                        let _ = fresh.zero_();
+                    }
+                }
+            });
+        }
+    }
+
     /// Takes up what the last backward pass left on the working copy.
     pub fn fold_gradients(&mut self) {
         if !self.is_mixed {

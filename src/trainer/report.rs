@@ -30,6 +30,10 @@ pub struct StepReport {
     pub mismatch: Mismatch,
     /// How far the weights have moved away from those that sampled the cached solutions.
     pub cached: CachedDrift,
+    /// Most rows of a micro-batch: `train.micro_batch_tokens`, or what memory has left of it.
+    pub budget_tokens: usize,
+    /// How often memory ran out and a mini-batch was repeated with half the budget, which changes no result.
+    pub out_of_memory: usize,
     /// One entry per mini-batch, in order.
     pub updates: Vec<UpdateReport>,
     /// Where the time went.

@@ -3,10 +3,13 @@
 //!
 //! The gradient is that of advantage 1 at ratio 1 with a mean over tokens; what is reported is the loss itself.
 
+use tch::{Kind, Tensor};
+
 use super::error::TrainerError;
 use super::learner::Learner;
 use super::pack::PackedBatch;
 use super::report::SkipReason;
+use super::retry::Sizes;
 use crate::types::TokenId;
 
 /// A prompt and the response that is to be learnt.
@@ -54,17 +57,16 @@ impl Learner {
         self.check_trained()?;
         let vocab_size = self.model.vocab_size as usize;
         let response_tokens = check(&batch.examples, vocab_size)?;
-        let batches = pack(&batch.examples, self.spec().config.micro_batch_tokens);
-        self.parameters.zero_grad();
-        let mut neg_logprob = 0.0;
-        let slope = (-1.0 / response_tokens as f64) as f32;
-        for batch in &batches {
-            self.check_stop()?;
-            self.backpropagate(batch, 1.0, &mut |_, logprobs| {
-                neg_logprob -= logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
-                vec![slope; logprobs.len()]
-            });
-        }
+        let longest_tokens = batch.examples.iter().map(|e| e.prompt.len() + e.response.len()).max().unwrap_or(0);
+        let (batches, neg_logprob) = loop {
+            let batches = pack(&batch.examples, self.budget_tokens);
+            let largest_tokens = batches.iter().map(PackedBatch::len).max().unwrap_or(0);
+            let sizes = Sizes { longest_tokens, largest_tokens };
+            let pass = |learner: &mut Learner| learner.supervised_gradients(&batches, response_tokens);
+            if let Some(neg_logprob) = self.attempt(sizes, pass)? {
+                break (batches, neg_logprob);
+            }
+        };
         self.optimizer.learning_rate_frac = batch.learning_rate_frac;
         let outcome = self.optimize();
         self.optimizer.learning_rate_frac = 1.0;
@@ -77,6 +79,22 @@ impl Learner {
             learning_rate: outcome.learning_rate,
             skipped: outcome.skipped,
         })
+    }
+
+    /// The gradient of the examples, from zero; returns the sum of their negative logprobs.
+    fn supervised_gradients(&mut self, batches: &[PackedBatch], response_tokens: usize) -> Result<f64, TrainerError> {
+        self.parameters.zero_grad();
+        let slope = -1.0 / response_tokens as f64;
+        let mut sum: Option<Tensor> = None;
+        for batch in batches {
+            self.check_stop()?;
+            self.backpropagate(batch, 1.0, &mut |_, logprobs| {
+                let share = logprobs.sum(Kind::Double);
+                sum = Some(sum.take().map_or_else(|| share.shallow_clone(), |sum| sum + &share));
+                logprobs.full_like(slope)
+            });
+        }
+        Ok(sum.map_or(0.0, |sum| -sum.double_value(&[])))
     }
 }
 

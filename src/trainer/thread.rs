@@ -18,6 +18,7 @@ use super::error::{TrainerError, first_line};
 use super::export;
 use super::generate::{Generator, GeneratorReport};
 use super::learner::{Learner, TrainerSpec};
+use super::memory::Plan;
 use super::report::StepReport;
 use super::supervise::{SupervisedBatch, SupervisedReport};
 use crate::types::{Continuation, GenerateRequest, TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
@@ -72,7 +73,7 @@ pub struct Started {
 }
 
 /// What others may know of a loaded model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// V.
     pub vocab_tokens: usize,
@@ -80,6 +81,8 @@ pub struct Facts {
     pub is_on_processor: bool,
     /// Memory of the keys and values of one token; 0 without a generator.
     pub token_bytes: u64,
+    /// The token budget of training; `None` where nothing is trained.
+    pub memory_plan: Option<Plan>,
 }
 
 /// Starts the thread and waits until the model is loaded.
@@ -157,6 +160,7 @@ impl Worker {
             vocab_tokens: usize::try_from(self.learner.model.vocab_size).unwrap_or_default(),
             is_on_processor: self.learner.policy().decoder.device() == tch::Device::Cpu,
             token_bytes: self.generator.as_ref().map_or(0, Generator::token_bytes),
+            memory_plan: self.learner.memory_plan().cloned(),
         }
     }
 

@@ -53,6 +53,11 @@ const CPU: Costs = Costs { chain_pairs: 560, merge_pairs: 33, mask_rows: 2048 };
 /// Not measured. Some 30 launches of 5 microseconds a chain against 0.14 nanoseconds a pair at 12 heads of 128 in bf16.
 const CUDA: Costs = Costs { chain_pairs: 1_000_000, merge_pairs: 10, mask_rows: 8192 };
 
+/// Most rows that one masked call is made for: memory for more is never needed.
+pub fn most_masked_rows(is_on_processor: bool) -> usize {
+    if is_on_processor { CPU.mask_rows } else { CUDA.mask_rows }
+}
+
 /// Whether going chain by chain is faster than one call with a mask over all `rows`.
 pub fn pays(chains: &[Chain], rows: usize, device: Device) -> bool {
     let costs = if device.is_cuda() { CUDA } else { CPU };

@@ -1,0 +1,395 @@
+//! How much memory a training step takes: a prediction from the model's shape alone, and the token budget that fits.
+//!
+//! The prediction adds up the tensors that are alive together at the worst moment. What lasts (weights, gradients,
+//! moments, cached keys and values) is always there; on top comes the larger of two moments of a micro-batch: the
+//! vocabulary projection, with a chunk of logits, and the backward pass of a block, with what its graph keeps. Both
+//! grow with the rows of the micro-batch, so the largest budget that fits is found by bisection.
+//!
+//! The terms follow the code: see `learner.rs`, `logprob.rs` and `model/`. A change there that keeps another tensor
+//! belongs here too, and `tests/trainer_memory.rs`, which counts the bytes of live tensors, says when that was
+//! forgotten.
+//!
+//! Absent on purpose: tensors, and the question how much memory there is (`free_memory.rs`).
+
+use super::error::TrainerError;
+use super::model::ModelConfig;
+use super::model::tree_attention::most_masked_rows;
+use crate::config::{ComputeDtype, TrainConfig};
+
+/// Bytes of an fp32 number.
+const FLOAT: u64 = 4;
+/// Bytes of a token id or of a row number on the device.
+const INDEX: u64 = 8;
+/// What the process holds beside tensors on the processor: libtorch's code and tables, thread stacks and the buffers of
+/// its matrix products.
+const PROCESS_BYTES: u64 = 300 << 20;
+/// The share of its own blocks that the allocator loses: glibc keeps freed blocks that the next tensor does not fit, and
+/// CUDA's caching allocator rounds up and splits.
+const FRAGMENTATION_FRAC: f64 = 0.05;
+/// A lowered budget is at least this part of what was asked for: with less, rereading the weights for every few rows
+/// makes a step many times slower, and the run is better set up anew.
+const LEAST_BUDGET_DIVISOR: usize = 8;
+
+/// What a micro-batch is computed with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// The model.
+    pub model: ModelConfig,
+    /// Element type of forward and backward pass.
+    pub dtype: ComputeDtype,
+    /// T, most rows of a micro-batch.
+    pub rows: usize,
+    /// Rows of the vocabulary projection computed at once.
+    pub chunk_rows: usize,
+    /// Blocks are computed again in the backward pass.
+    pub checkpoint_activations: bool,
+    /// Attention may take a [T, T] mask, as that of a forest of tiny nodes does up to a number of rows.
+    pub has_mask: bool,
+    /// It is computed on the processor: host and device are one.
+    pub is_on_processor: bool,
+    /// Memory for the keys and values of generation with the same weights.
+    pub cache_bytes: u64,
+}
+
+/// A part of the prediction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// What it holds.
+    pub name: &'static str,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// The bytes of a training step on the device that computes, at its worst moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prediction {
+    /// What lasts from step to step.
+    pub lasting: Vec<Term>,
+    /// What a micro-batch adds during the vocabulary projection.
+    pub head: Vec<Term>,
+    /// What a micro-batch adds during the backward pass of a block.
+    pub body: Vec<Term>,
+    /// Beside tensors: the process itself and what its allocator loses.
+    pub overhead_bytes: u64,
+}
+
+/// The token budget of a trainer, and what it was planned from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// `train.micro_batch_tokens` as configured.
+    pub asked_tokens: usize,
+    /// The budget that is used: at most that.
+    pub budget_tokens: usize,
+    /// Predicted peak at that budget.
+    pub peak_bytes: u64,
+    /// Predicted peak at the configured one.
+    pub asked_bytes: u64,
+    /// What there is; `None` where nobody says.
+    pub limit_bytes: Option<u64>,
+}
+
+impl Workload {
+    /// The workload of `config`, for forests.
+    pub fn new(model: &ModelConfig, config: &TrainConfig, is_on_processor: bool, cache_bytes: u64) -> Workload {
+        Workload {
+            model: model.clone(),
+            dtype: config.dtype,
+            rows: config.micro_batch_tokens,
+            chunk_rows: config.vocab_chunk_tokens,
+            checkpoint_activations: config.checkpoint_activations,
+            has_mask: true,
+            is_on_processor,
+            cache_bytes,
+        }
+    }
+
+    /// Number of parameters.
+    pub fn parameters(&self) -> u64 {
+        self.model.parameters().iter().map(|(_, shape)| numbers(shape)).sum()
+    }
+
+    /// What a training step takes.
+    pub fn predict(&self) -> Prediction {
+        let lasting = self.lasting();
+        let (head, body) = (self.head(), self.body());
+        let tensors = total(&lasting) + total(&head).max(total(&body));
+        let process = if self.is_on_processor { PROCESS_BYTES } else { 0 };
+        let lost = (tensors as f64 * FRAGMENTATION_FRAC) as u64;
+        Prediction { lasting, head, body, overhead_bytes: process + lost }
+    }
+
+    /// Bytes of a number of the forward pass.
+    fn width(&self) -> u64 {
+        match self.dtype {
+            ComputeDtype::Float32 => FLOAT,
+            ComputeDtype::Bfloat16 => 2,
+        }
+    }
+
+    fn is_mixed(&self) -> bool {
+        self.dtype == ComputeDtype::Bfloat16
+    }
+
+    fn lasting(&self) -> Vec<Term> {
+        let count = self.parameters();
+        let mut terms = Vec::new();
+        let mut add = |name, bytes| terms.push(Term { name, bytes });
+        add("fp32 weights", count * FLOAT);
+        add("fp32 gradients", count * FLOAT);
+        add("moments", 2 * count * FLOAT);
+        if self.is_mixed() {
+            // Autograd leaves a gradient on every working weight but the embedding and the projection, whose
+            // gradients are added by hand.
+            let vocab = (self.model.vocab_size * self.model.hidden_size) as u64;
+            let by_hand = if self.model.is_tied { vocab } else { 2 * vocab };
+            add("bf16 weights", count * self.width());
+            add("bf16 gradients", (count - by_hand) * self.width());
+        }
+        add("cached keys and values", self.cache_bytes);
+        terms
+    }
+
+    /// What both moments hold: what the forward pass leaves and what all blocks share.
+    fn common(&self) -> Vec<Term> {
+        let (rows, width) = (self.rows as u64, self.width());
+        let hidden = self.model.hidden_size as u64 * width;
+        let layers = self.model.layers as u64;
+        let masked = rows.min(most_masked_rows(self.is_on_processor) as u64);
+        let mask = if self.has_mask { masked * masked * width } else { 0 };
+        let kept = if self.checkpoint_activations { hidden } else { self.block_bytes_per_row() };
+        vec![
+            Term { name: "mask", bytes: mask },
+            Term { name: "rotation angles", bytes: 2 * rows * self.model.head_dim as u64 * width },
+            // Token ids, source rows and targets.
+            Term { name: "row numbers", bytes: 3 * rows * INDEX },
+            Term {
+                name: if self.checkpoint_activations { "block inputs" } else { "graphs of the blocks" },
+                bytes: layers * rows * kept,
+            },
+            // The last block's output, the hidden states after the norm and their gradient.
+            Term { name: "hidden states", bytes: 3 * rows * hidden },
+        ]
+    }
+
+    fn head(&self) -> Vec<Term> {
+        let (rows, width) = (self.rows as u64, self.width());
+        let chunk = (self.chunk_rows as u64).min(rows);
+        let (vocab, hidden) = (self.model.vocab_size as u64, self.model.hidden_size as u64);
+        let mut terms = self.common();
+        // Logits and their log-softmax side by side; or, in bf16, the gradient in both types.
+        terms.push(Term { name: "a chunk of logits", bytes: 2 * chunk * vocab * FLOAT });
+        if self.is_mixed() {
+            // The projection's gradient of one chunk, in bf16 and then in fp32, beside the logits' gradient.
+            let product = vocab * hidden * (width + FLOAT) + chunk * vocab * width;
+            let beyond = product.saturating_sub(2 * chunk * vocab * FLOAT);
+            terms.push(Term { name: "a chunk's gradient of the projection", bytes: beyond });
+        }
+        terms.push(Term { name: "a chunk of states", bytes: 2 * chunk * hidden * width });
+        terms.push(Term { name: "the last norm", bytes: rows * hidden * self.norm_bytes() });
+        terms
+    }
+
+    fn body(&self) -> Vec<Term> {
+        let (rows, width) = (self.rows as u64, self.width());
+        let (hidden, inner) = (self.model.hidden_size as u64, self.model.intermediate_size as u64);
+        let mut terms = self.common();
+        if self.checkpoint_activations {
+            terms.push(Term { name: "one block's graph", bytes: rows * self.block_bytes_per_row() });
+        }
+        // The gradients of gate, up and their product meet what the graph still holds of them.
+        terms.push(Term { name: "gradients inside a block", bytes: 2 * rows * inner * width });
+        // Output, the product with the gradient that is the root, and the gradients of both.
+        terms.push(Term { name: "gradients between blocks", bytes: 3 * rows * hidden * width });
+        let largest = hidden * inner.max(self.model.heads as u64 * self.model.head_dim as u64);
+        terms.push(Term { name: "a weight's fresh gradient", bytes: largest * width });
+        terms
+    }
+
+    /// What the graph of a block keeps for each row, its input included.
+    fn block_bytes_per_row(&self) -> u64 {
+        let (model, width) = (&self.model, self.width());
+        let hidden = model.hidden_size as u64;
+        let (q, kv) = ((model.heads * model.head_dim) as u64, (model.kv_heads * model.head_dim) as u64);
+        let norms = 2 * hidden * self.norm_bytes();
+        // Their normed form after the gain is rotated, which keeps nothing; with bf16 the input is kept in fp32 only.
+        let head_norm = if self.is_mixed() { width + FLOAT } else { 2 * width };
+        let head_norms = if model.has_qk_norm { (q + kv) * head_norm } else { 0 };
+        // Rotated queries and keys, values, the mixed values; a log-sum-exp for each head.
+        let attention = (2 * q + 2 * kv) * width + model.heads as u64 * FLOAT;
+        // gate, silu(gate), up and their product.
+        let mlp = 4 * model.intermediate_size as u64 * width;
+        // The input and the sum after attention.
+        2 * hidden * width + norms + head_norms + attention + mlp
+    }
+
+    /// What a norm keeps for each of its numbers: normed before and after the gain, and with bf16 the input in fp32.
+    fn norm_bytes(&self) -> u64 {
+        if self.is_mixed() { 2 * self.width() + FLOAT } else { 2 * self.width() }
+    }
+
+    fn peak_with(&self, rows: usize) -> u64 {
+        Workload { rows, ..self.clone() }.predict().peak_bytes()
+    }
+
+    /// The largest budget of at most [`Workload::rows`] whose predicted peak is at most `limit_bytes`; `longest_tokens`
+    /// is the longest trajectory, which no budget can divide.
+    ///
+    /// # Errors
+    /// [`TrainerError::TooLarge`] where neither an eighth of the budget nor one longest trajectory fits.
+    pub fn plan(&self, limit_bytes: Option<u64>, longest_tokens: usize) -> Result<Plan, TrainerError> {
+        let asked_bytes = self.predict().peak_bytes();
+        let plan = |budget_tokens: usize| Plan {
+            asked_tokens: self.rows,
+            budget_tokens,
+            peak_bytes: self.peak_with(budget_tokens),
+            asked_bytes,
+            limit_bytes,
+        };
+        let Some(limit) = limit_bytes.filter(|&limit| asked_bytes > limit) else { return Ok(plan(self.rows)) };
+        let least = self.rows.div_ceil(LEAST_BUDGET_DIVISOR).max(longest_tokens).min(self.rows).max(1);
+        let need_bytes = self.peak_with(least);
+        if need_bytes > limit {
+            let lasting_bytes = total(&self.lasting());
+            return Err(TrainerError::TooLarge {
+                need_bytes,
+                limit_bytes: limit,
+                lasting_bytes,
+                least_tokens: least,
+                is_checkpointed: self.checkpoint_activations,
+            });
+        }
+        // What fits is below what does not: the prediction never falls with the rows.
+        let (mut fits, mut too_many) = (least, self.rows);
+        while too_many - fits > 1 {
+            let middle = fits + (too_many - fits) / 2;
+            if self.peak_with(middle) <= limit { fits = middle } else { too_many = middle }
+        }
+        Ok(plan(fits))
+    }
+}
+
+impl Prediction {
+    /// The peak: what lasts, the larger of the two moments, and the overhead.
+    pub fn peak_bytes(&self) -> u64 {
+        self.tensor_bytes() + self.overhead_bytes
+    }
+
+    /// The part of the peak that is in tensors.
+    pub fn tensor_bytes(&self) -> u64 {
+        total(&self.lasting) + total(&self.head).max(total(&self.body))
+    }
+}
+
+impl Plan {
+    /// Whether the budget had to be lowered.
+    pub fn is_lowered(&self) -> bool {
+        self.budget_tokens < self.asked_tokens
+    }
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        if self.is_lowered() {
+            let (asked, tokens) = (self.asked_tokens, self.budget_tokens);
+            let asked_mib = mib(self.asked_bytes);
+            write!(f, "`train.micro_batch_tokens` = {asked} would take about {asked_mib} MiB: lowered to {tokens}, ")?;
+        }
+        write!(f, "{} MiB predicted for training", mib(self.peak_bytes))?;
+        match self.limit_bytes {
+            Some(limit) => write!(f, ", {} MiB there", limit >> 20),
+            None => write!(f, "; how much memory there is could not be read"),
+        }
+    }
+}
+
+fn total(terms: &[Term]) -> u64 {
+    terms.iter().map(|term| term.bytes).sum()
+}
+
+fn numbers(shape: &[i64]) -> u64 {
+    shape.iter().map(|&size| size as u64).product()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trainer::model::{Family, RopeScaling};
+
+    /// SmolLM2-135M with the default budget.
+    fn workload() -> Workload {
+        let model = ModelConfig {
+            family: Family::Llama,
+            vocab_size: 49_152,
+            hidden_size: 576,
+            intermediate_size: 1536,
+            layers: 30,
+            heads: 9,
+            kv_heads: 3,
+            head_dim: 64,
+            norm_epsilon: 1e-5,
+            rope_theta: 1e5,
+            rope_scaling: RopeScaling::Default,
+            is_tied: true,
+            has_qkv_bias: false,
+            has_o_bias: false,
+            has_mlp_bias: false,
+            has_qk_norm: false,
+        };
+        Workload::new(&model, &TrainConfig::default(), false, 0)
+    }
+
+    #[test]
+    fn what_lasts_is_counted_to_the_byte() {
+        let workload = workload();
+        assert_eq!(workload.parameters(), 134_515_008);
+        let bytes = |workload: &Workload| total(&workload.predict().lasting);
+        let embedding = 49_152 * 576;
+        assert_eq!(bytes(&workload), 134_515_008 * (16 + 2) + (134_515_008 - embedding) * 2);
+        let single = Workload { dtype: ComputeDtype::Float32, cache_bytes: 7, ..workload };
+        assert_eq!(bytes(&single), 134_515_008 * 16 + 7);
+    }
+
+    #[test]
+    fn a_plan_takes_the_largest_budget_that_fits() {
+        let workload = workload();
+        let whole = workload.predict().peak_bytes();
+        for limit in [None, Some(whole)] {
+            let plan = workload.plan(limit, 16_384).unwrap();
+            assert_eq!((plan.budget_tokens, plan.is_lowered(), plan.peak_bytes), (18_432, false, whole));
+        }
+        for limit in [whole - 1, whole * 4 / 5] {
+            let plan = workload.plan(Some(limit), 4096).unwrap();
+            assert!(plan.is_lowered() && plan.peak_bytes <= limit);
+            assert!(workload.peak_with(plan.budget_tokens + 1) > limit, "{plan:?}");
+        }
+        let text = workload.plan(Some(whole * 4 / 5), 4096).unwrap().to_string();
+        assert!(
+            text.starts_with("`train.micro_batch_tokens` = 18432 would take about ") && !text.contains('\n'),
+            "{text}"
+        );
+        // One longest trajectory has to fit.
+        assert!(matches!(
+            workload.plan(Some(whole - 1), 18_432),
+            Err(TrainerError::TooLarge { least_tokens: 18_432, .. })
+        ));
+        assert!(matches!(workload.plan(Some(1 << 30), 64), Err(TrainerError::TooLarge { least_tokens: 2304, .. })));
+    }
+
+    #[test]
+    fn more_of_anything_takes_more_memory() {
+        let least = Workload { rows: 1024, ..workload() };
+        let bytes = |workload: &Workload| workload.predict().peak_bytes();
+        for more in [
+            Workload { rows: 1025, ..least.clone() },
+            Workload { cache_bytes: 1, ..least.clone() },
+            Workload { checkpoint_activations: false, ..least.clone() },
+            Workload { is_on_processor: true, ..least.clone() },
+        ] {
+            assert!(bytes(&more) > bytes(&least), "{more:?}");
+        }
+        let rows = |rows: usize| bytes(&Workload { rows, has_mask: false, ..least.clone() });
+        let (first, second) = (rows(4096) - rows(2048), rows(8192) - rows(4096));
+        assert!(second.abs_diff(2 * first) <= 2, "without a mask it is linear: {first}, {second}");
+    }
+}
