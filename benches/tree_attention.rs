@@ -136,7 +136,10 @@ fn model(spec: ModelSpec) -> Model {
     let config = ModelConfig::read(dir.path()).unwrap();
     let parameters = Parameters::load(dir.path(), &config, ComputeDtype::Float32, Device::Cpu, Use::Training).unwrap();
     Model {
-        decoder: Decoder::new(&config, &Weights(&parameters.work())),
+        decoder: Decoder::new(
+            &config,
+            &Weights { tensors: &parameters.work(), adapter_scale: parameters.adapter_scale() },
+        ),
         hidden: spec.hidden_size,
         _parameters: parameters,
     }

@@ -6,6 +6,8 @@
 #   inference/start.sh models/smollm2-135m-instruct --port 8000
 #   DEVICE=cpu inference/start.sh MODEL --port 8000 --dtype float32 --max-model-len 2048
 #
+#   inference/start.sh MODEL --port 8000 --enable-lora --max-lora-rank 16      for a run with `[train.lora]`
+#
 #   DEVICE=cpu or DEVICE=cuda   where it computes; without it `cuda` where an NVIDIA driver is loaded, else `cpu`
 #   PYTHON=python3              an interpreter that has vLLM; without it the one in `.venv`
 #   HOST=127.0.0.1              anyone who can reach the server can replace the policy, for vLLM asks for no key on the
@@ -35,6 +37,11 @@ fi
 export VLLM_SERVER_DEV_MODE=1 # /pause, /resume, /collective_rpc, /reset_prefix_cache: without them no reload
 export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} VLLM_NO_USAGE_STATS=1 VLLM_DO_NOT_TRACK=1
+
+for word in "$@"; do
+    # Adapters (`[train.lora]`) are replaced while the server runs.
+    if [ "$word" = --enable-lora ]; then export VLLM_ALLOW_RUNTIME_LORA_UPDATING=1; fi
+done
 
 flags=(
     --host "${HOST:-127.0.0.1}"

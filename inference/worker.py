@@ -41,6 +41,9 @@ class DeepSearchWorker:
         state = self._ds_get()
         if not state["intact"]:
             return self._ds_refuse("an earlier load failed half way; restart the server", intact=False)
+        if getattr(self.vllm_config, "lora_config", None) is not None:
+            # vLLM has wrapped the layers, whose new names no file has: the load would fail half way.
+            return self._ds_refuse("the server runs with --enable-lora, which takes adapters only", intact=True)
         try:
             with safe_open(path, framework="pt") as file:
                 self._ds_check(file, tensors)

@@ -146,6 +146,7 @@
 //! trainer/{optim,params}.rs            AdamW, fp32 masters
 //! trainer/{memory,free_memory,retry}.rs  what a step takes and what there is; memory ran out: half the budget, again
 //! trainer/operator.rs      libtorch operators that tch does not expose
+//! trainer/{lora,peft}.rs    adapters: what they begin with and add up to, their files
 //! trainer/generate/mod.rs  the sampler: continuous batching
 //! trainer/generate/{group,draw}.rs     a request and its siblings, a token from a row
 //! trainer/generate/{block,cache}.rs    keys and values, and the prefix tree that shares them

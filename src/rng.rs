@@ -17,6 +17,8 @@ pub enum Purpose {
     Problems,
     /// Initial weights of a new model.
     ModelInit,
+    /// Initial weights of adapters.
+    AdapterInit,
     /// Held-out evaluation.
     Eval,
     /// Rollouts of the hard-subset filter.
@@ -41,6 +43,7 @@ impl Purpose {
             Purpose::Search => "search",
             Purpose::Problems => "problems",
             Purpose::ModelInit => "model_init",
+            Purpose::AdapterInit => "adapter_init",
             Purpose::Eval => "eval",
             Purpose::Filter => "filter",
             Purpose::Replay => "replay",

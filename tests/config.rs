@@ -349,6 +349,28 @@ fn an_argument_is_toml_or_else_text() {
     assert!(config.inference.launch);
 }
 
+/// `[train.lora]` is a table within a section: a layer changes what it names, and no more.
+#[test]
+fn adapters_are_a_table_of_their_own() {
+    assert!(!Config::default().train.lora.is_on());
+    assert!(!parse("[train]\nlora = {}\n").unwrap().train.lora.is_on());
+    let text = "[train]\nlearning_rate = 1e-5\n[train.lora]\nrank = 4\ntargets = [\"q_proj\"]\n";
+    let sets = ["train.lora.alpha=8".to_string(), "train.lora.rank=16".to_string()];
+    let config = config::parse("run.toml", text, &sets).unwrap();
+    let lora = &config.train.lora;
+    assert_eq!((lora.rank, lora.alpha, lora.targets.as_slice()), (16, 8.0, &["q_proj".to_string()][..]));
+    assert_eq!(config.train.learning_rate, 1e-5);
+    assert_eq!(parse(&config::render(&config).unwrap()).unwrap(), config);
+    let layered =
+        layered(&[("a.toml", "base = \"b.toml\"\n[train.lora]\nalpha = 2\n"), ("b.toml", text)], &[]).unwrap();
+    assert_eq!((layered.train.lora.rank, layered.train.lora.alpha), (4, 2.0));
+    check_message(
+        with_sets(&["train.lora.rnak=3"]),
+        "`--set train.lora.rnak=3`: `train.lora` cannot be `{ rnak = 3 }`: unknown field `rnak`, expected one of `rank`, \
+         `alpha`, `targets`",
+    );
+}
+
 #[track_caller]
 fn check_message(result: Result<Config, config::ConfigErrors>, expected: &str) {
     let errors = result.unwrap_err();
@@ -603,6 +625,24 @@ fn rules_of_single_settings() {
             "`train.importance_cap` is 0.5, must be 0 (off) or at least 1",
         ),
         ("train.max_grad_norm=-1", &["train.max_grad_norm"], "`train.max_grad_norm` is -1, must be at least 0"),
+        ("train.lora.rank=513", &["train.lora.rank"], "`train.lora.rank` is 513, must be at most 512"),
+        ("train.lora.alpha=0", &["train.lora.alpha"], "`train.lora.alpha` is 0, must be above 0"),
+        (
+            "train.lora.targets=[]",
+            &["train.lora.targets"],
+            "`train.lora.targets` is empty, so nothing would be trained; to train all weights set `train.lora.rank` = 0",
+        ),
+        (
+            "train.lora.targets=[\"qkv_proj\"]",
+            &["train.lora.targets"],
+            "`train.lora.targets` has `qkv_proj`; the projections are `q_proj`, `k_proj`, `v_proj`, `o_proj`, \
+             `gate_proj`, `up_proj`, `down_proj`",
+        ),
+        (
+            "train.lora.targets=[\"q_proj\", \"q_proj\"]",
+            &["train.lora.targets"],
+            "`train.lora.targets` has `q_proj` twice",
+        ),
     ];
     for (set, keys, message) in cases {
         check_rule(&[set], keys, message);

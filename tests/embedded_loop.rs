@@ -50,6 +50,33 @@ async fn the_same_seed_is_the_same_run_whatever_is_in_flight() {
     assert_ne!(first["node"], content(&scene.database("other")).await["node"], "another seed gave the same trees");
 }
 
+/// Adapters through the whole loop: trained, sampled from, exported, made again from the stored trees, and merged.
+#[tokio::test]
+async fn a_run_with_adapters_ends_in_a_model() {
+    let lora = ["train.lora.rank=4", "train.learning_rate=1e-3"];
+    let scene = Scene::new(Engine::Embedded, 2, &lora);
+    succeed(&scene.run("run", &[]));
+    let newest = |folder: &str| {
+        let versions = scene.path(folder).join("run-1/weights");
+        std::fs::read_dir(versions).unwrap().map(|entry| entry.unwrap().path()).max().unwrap()
+    };
+    let adapters = newest("run");
+    let bytes = std::fs::read(adapters.join("adapter_model.safetensors")).unwrap();
+    let [out, merged] = ["again", "merged"].map(|name| scene.path(name).display().to_string());
+    let run = scene.path("run").display().to_string();
+    succeed(&scene.output(&["train", "--from-db", &run, "--steps", "1..2", "--out", &out].map(str::to_owned)));
+    assert!(std::fs::read(scene.path("again/adapter_model.safetensors")).unwrap() == bytes, "other adapters");
+    let (model, adapter) = (scene.path("model").display().to_string(), adapters.display().to_string());
+    let merge = ["model", "merge", "--model", &model, "--adapter", &adapter, "--out", &merged];
+    succeed(&scene.output(&merge.map(str::to_owned)));
+    let weights = |folder: &str| std::fs::read(scene.path(folder).join("model.safetensors")).unwrap();
+    let (before, after) = (weights("model"), weights("merged"));
+    assert!(before.len() == after.len() && before != after, "the merged model has the same weights as before");
+    assert!(scene.path("merged/tokenizer.json").exists());
+    let error = scene.output(&merge.map(str::to_owned));
+    assert_eq!(error.status.code(), Some(2), "a folder that is not empty: {error:?}");
+}
+
 #[tokio::test]
 async fn a_cache_that_holds_no_request_is_refused_with_the_number_that_would() {
     let scene = Scene::new(Engine::Embedded, 3, &[]);

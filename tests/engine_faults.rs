@@ -34,7 +34,8 @@ fn config(servers: &[&Scripted]) -> InferenceConfig {
 
 async fn try_connect(config: &InferenceConfig, sampling: Sampling) -> Result<VllmEngine, EngineError> {
     let nowhere = Path::new("/nonexistent");
-    VllmEngine::start(VllmSetup { config, sampling, model: nowhere, run_dir: nowhere, salt: "run" }).await
+    VllmEngine::start(VllmSetup { config, sampling, model: nowhere, run_dir: nowhere, salt: "run", adapter_rank: None })
+        .await
 }
 
 async fn connect(servers: &[&Scripted]) -> VllmEngine {
@@ -64,6 +65,7 @@ fn manifest(version: u64) -> WeightManifest {
         bytes: 4,
         tensors: BTreeMap::new(),
         digest: format!("digest-{version}"),
+        base_digest: None,
     }
 }
 
@@ -491,7 +493,14 @@ async fn a_plain_server_is_sampled_as_it_is() {
     let error = try_connect(&config, NEUTRAL).await.expect_err("nothing can be loaded into it");
     assert!(matches!(error, EngineError::Unsupported { .. }), "{error:?}");
     let nowhere = Path::new("/nonexistent");
-    let setup = VllmSetup { config: &config, sampling: NEUTRAL, model: nowhere, run_dir: nowhere, salt: "eval" };
+    let setup = VllmSetup {
+        config: &config,
+        sampling: NEUTRAL,
+        model: nowhere,
+        run_dir: nowhere,
+        salt: "eval",
+        adapter_rank: None,
+    };
     let engine = VllmEngine::start_as_it_is(setup, None).await.expect("it need not take weights");
     assert_eq!(engine.weights_digest().await.expect("it is not asked"), None);
     let asked = server.seen("rpc:ds_state").len();

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use orchestrator::config::{ComputeDtype, TrainConfig};
 use orchestrator::error::{FailureClass, Hint};
+use orchestrator::trainer::lora::AdapterSpec;
 use orchestrator::trainer::loss::Objective;
 use orchestrator::trainer::memory::Workload;
 use orchestrator::trainer::model::tree_attention::pays;
@@ -112,6 +113,37 @@ fn the_prediction_is_what_libtorch_asks_for() {
     for (bound, case, ratio) in ratios {
         assert!(bound.contains(&ratio), "{case}: {ratio}");
     }
+}
+
+#[test]
+fn adapters_take_what_is_predicted() {
+    let _alone = alone();
+    let dir = tiny(Family::Llama, medium);
+    let batch = batch(1200, true);
+    let mut config = TrainConfig {
+        checkpoint_activations: true,
+        micro_batch_tokens: batch.len(),
+        vocab_chunk_tokens: 64,
+        ..config()
+    };
+    let whole = measured(dir.path(), &config, &batch);
+    config.lora.rank = 4;
+    let found = measured(dir.path(), &config, &batch);
+    let learner = learner(dir.path(), config);
+    let plan = learner.memory_plan().unwrap();
+    let model = orchestrator::trainer::model::ModelConfig::read(dir.path()).unwrap();
+    let workload = Workload {
+        has_mask: !pays(&batch.chains(), batch.len(), Device::Cpu),
+        adapters: AdapterSpec::of(learner.spec()),
+        ..Workload::new(&model, &learner.spec().config, true, 0)
+    };
+    let predicted = workload.predict();
+    assert!(plan.peak_bytes >= predicted.peak_bytes(), "planned with a mask");
+    let ratio = predicted.tensor_bytes() as f64 / found as f64;
+    println!("predicted {} measured {found} ratio {ratio:.3}, all weights {whole}", predicted.tensor_bytes());
+    // What a frozen gain spares the graph is not taken off.
+    assert!((0.99..1.1).contains(&ratio), "{ratio}");
+    assert!(found < whole, "{found} with adapters, {whole} without");
 }
 
 #[test]

@@ -24,8 +24,15 @@ async fn launch(script: &str, run_dir: &Path, start_timeout_s: u64) -> Result<Vl
         ..InferenceConfig::default()
     };
     let sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0 };
-    VllmEngine::start(VllmSetup { config: &config, sampling, model: Path::new("/nonexistent"), run_dir, salt: "t" })
-        .await
+    VllmEngine::start(VllmSetup {
+        config: &config,
+        sampling,
+        model: Path::new("/nonexistent"),
+        run_dir,
+        salt: "t",
+        adapter_rank: None,
+    })
+    .await
 }
 
 /// Waits for the two process ids that a script wrote.
@@ -66,7 +73,14 @@ async fn a_program_that_is_not_there_is_named() {
     let config =
         InferenceConfig { launch: true, command: vec!["/no/such/python".into()], ..InferenceConfig::default() };
     let sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0 };
-    let setup = VllmSetup { config: &config, sampling, model: Path::new("m"), run_dir: dir.path(), salt: "t" };
+    let setup = VllmSetup {
+        config: &config,
+        sampling,
+        model: Path::new("m"),
+        run_dir: dir.path(),
+        salt: "t",
+        adapter_rank: None,
+    };
     let error = VllmEngine::start(setup).await.expect_err("no program");
     assert_eq!(error.to_string(), "could not start `/no/such/python`");
     assert!(error.hint().expect("hint").contains("inference.command"));

@@ -57,7 +57,7 @@ async fn start_engine(dir: &Path, logprobs_mode: LogprobsMode) -> VllmEngine {
         ..InferenceConfig::default()
     };
     let (model, run_dir) = (&dir.join("a"), &dir.join(format!("run_{logprobs_mode:?}")));
-    let setup = VllmSetup { config: &config, sampling: NEUTRAL, model, run_dir, salt: "test" };
+    let setup = VllmSetup { config: &config, sampling: NEUTRAL, model, run_dir, salt: "test", adapter_rank: None };
     VllmEngine::start(setup).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -180,7 +180,14 @@ fn processed_logprobs_are_recognised_at_another_temperature() {
         let config = InferenceConfig { urls: vec![live.url.clone()], ..InferenceConfig::default() };
         let warm = Sampling { temperature: 0.7, ..NEUTRAL };
         let nowhere = Path::new("/nonexistent");
-        let setup = VllmSetup { config: &config, sampling: warm, model: nowhere, run_dir: nowhere, salt: "other" };
+        let setup = VllmSetup {
+            config: &config,
+            sampling: warm,
+            model: nowhere,
+            run_dir: nowhere,
+            salt: "other",
+            adapter_rank: None,
+        };
         let engine = VllmEngine::start(setup).await.expect("processed logprobs fit");
         assert_eq!((engine.capabilities().vocab_tokens, engine.capabilities().max_model_tokens), (512, 1024));
     });
@@ -193,7 +200,14 @@ fn a_server_is_sampled_with_what_it_holds() {
         live.load("b", 40).await;
         let config = InferenceConfig { urls: vec![live.url.clone()], ..InferenceConfig::default() };
         let nowhere = Path::new("/nonexistent");
-        let setup = VllmSetup { config: &config, sampling: NEUTRAL, model: nowhere, run_dir: nowhere, salt: "eval" };
+        let setup = VllmSetup {
+            config: &config,
+            sampling: NEUTRAL,
+            model: nowhere,
+            run_dir: nowhere,
+            salt: "eval",
+            adapter_rank: None,
+        };
         let engine = VllmEngine::start_as_it_is(setup, Some("policy")).await.expect("it serves `policy`");
         assert_eq!(engine.weights_digest().await.expect("it answers"), Some(live.weights("b", 40).digest));
         let prompt = prompt(30, 8);
@@ -222,8 +236,14 @@ fn a_killed_server_is_a_clear_error_and_leaves_no_process() {
 
         let config = InferenceConfig { urls: vec![url.clone()], ..InferenceConfig::default() };
         let warm = Sampling { temperature: 0.7, ..NEUTRAL };
-        let setup =
-            VllmSetup { config: &config, sampling: warm, model: dir.path(), run_dir: dir.path(), salt: "other" };
+        let setup = VllmSetup {
+            config: &config,
+            sampling: warm,
+            model: dir.path(),
+            run_dir: dir.path(),
+            salt: "other",
+            adapter_rank: None,
+        };
         let error = VllmEngine::start(setup).await.expect_err("raw logprobs at temperature 0.7");
         assert!(matches!(error, EngineError::Biased { .. }), "{error:?}");
 

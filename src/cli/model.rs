@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::Printer;
-use crate::config::ComputeDtype;
+use crate::config::{ComputeDtype, ExportDtype};
 use crate::error::Failure;
-use crate::trainer::{Family, ModelSpec, init_model};
+use crate::trainer::{Family, ModelSpec, init_model, peft};
 
 /// Make models.
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,10 @@ enum Command {
     ///
     /// Example: orchestrator model init --out models/tiny --family qwen3 --seed 7
     Init(InitArgs),
+    /// Add adapters in the PEFT layout to the model they were trained on: a model like any other.
+    ///
+    /// Example: orchestrator model merge --model models/base --adapter runs/lora/weights/v000100 --out models/trained
+    Merge(MergeArgs),
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -57,12 +61,35 @@ struct InitArgs {
     bfloat16: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct MergeArgs {
+    /// The model that the adapters belong to.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Folder with `adapter_config.json` and `adapter_model.safetensors`.
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// Folder to write.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
 /// Runs the subcommand.
 ///
 /// # Errors
 /// Sizes that do not fit together, or a folder that cannot be written.
 pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
-    let Command::Init(args) = args.command;
+    match args.command {
+        Command::Init(args) => init(&args, printer),
+        Command::Merge(args) => {
+            let manifest = peft::merge(&args.model, &args.adapter, ExportDtype::Source, &args.out)?;
+            printer.note(&format!("model in {}, weights {}", args.out.display(), manifest.digest));
+            Ok(0)
+        }
+    }
+}
+
+fn init(args: &InitArgs, printer: &Printer) -> Result<u8, Failure> {
     let heads = args.hidden_size / HEAD_WIDTH;
     let spec = ModelSpec {
         family: match args.family {

@@ -33,6 +33,8 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("incomplete_score", "search.incomplete_reward"),
     ("involve_uncertainty_bonus", "search.uncertainty_bonus"),
     ("lambda_puct", "search.uct_lambda"),
+    ("lora_alpha", "train.lora"),
+    ("lora_rank", "train.lora"),
     ("loss_agg_mode", "train.loss_mean"),
     ("lr", "train.learning_rate"),
     ("lr_warmup_steps", "train.warmup_steps"),

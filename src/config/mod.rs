@@ -32,7 +32,7 @@ pub use search::{
 };
 pub use source::{Source, SourceError, sources};
 pub use train::{
-    AdvantageForm, ComputeDtype, DeviceChoice, ExportDtype, LossMean, OldLogprobs, TokenCredit, TrainConfig,
+    AdvantageForm, ComputeDtype, DeviceChoice, ExportDtype, LoraConfig, LossMean, OldLogprobs, TokenCredit, TrainConfig,
 };
 pub use validate::{validate, validate_verify};
 pub use verify::{Doubtful, Extraction, Fallback, PercentRule, VerifyConfig};

@@ -58,8 +58,11 @@ pub fn parse_sources(sources: &[Source], sets: &[String]) -> Result<Config, Conf
 fn put(settings: &mut toml::Table, layer: &[Setting]) {
     for Setting { section, key, value } in layer {
         let section = settings.entry(section.clone()).or_insert_with(|| toml::Table::new().into());
-        if let toml::Value::Table(section) = section {
-            section.insert(key.clone(), value.clone());
+        let toml::Value::Table(section) = section else { continue };
+        match (section.get_mut(key), value) {
+            // A table within a section, `[train.lora]`: what is not named stays as the layer below has it.
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => below.extend(above.clone()),
+            _ => drop(section.insert(key.clone(), value.clone())),
         }
     }
 }
@@ -187,10 +190,16 @@ fn read_set(argument: &str) -> Result<Setting, ConfigError> {
         let nearest = nearest_section(section);
         return Err(ConfigError::UnknownSection { place: place(), section: section.to_string(), nearest });
     };
-    let as_text = toml::Value::String(text.to_string());
+    // `train.lora.rank=8` names a key of a table within a section.
+    let (key, inner) = key.split_once('.').map_or((key, None), |(key, inner)| (key, Some(inner)));
+    let whole = |value: toml::Value| match inner {
+        Some(inner) => toml::Table::from_iter([(inner.to_string(), value)]).into(),
+        None => value,
+    };
+    let as_text = whole(toml::Value::String(text.to_string()));
     let Some(value) = toml_value(text) else { return check(place(), section, key, keys, as_text) };
     // `run.name=7` and `run.dir=2026-01-01` are TOML, but a text is wanted.
-    check(place(), section, key, keys, value)
+    check(place(), section, key, keys, whole(value))
         .or_else(|problem| check(place(), section, key, keys, as_text).map_err(|_| problem))
 }
 

@@ -88,6 +88,35 @@ pub enum OldLogprobs {
     Engine,
 }
 
+/// The projections of a block, which adapters may be put on.
+pub const PROJECTIONS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// `[train.lora]`: low-rank adapters (LoRA, arXiv 2106.09685). With them the model's own weights are frozen; gradients,
+/// moments and fp32 masters exist of the adapters only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// r, the inner dimension of the adapters; 0 is off: all weights are trained. Changes results, as the other two do.
+    pub rank: u32,
+    /// An adapter adds (alpha / rank) B A x.
+    pub alpha: f64,
+    /// Projections with adapters, of `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj` and `down_proj`.
+    pub targets: Vec<String>,
+}
+
+impl LoraConfig {
+    /// Whether there are adapters.
+    pub fn is_on(&self) -> bool {
+        self.rank > 0
+    }
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        LoraConfig { rank: 0, alpha: 32.0, targets: PROJECTIONS.map(str::to_owned).to_vec() }
+    }
+}
+
 /// Tree-GRPO and the optimizer. Defaults are the paper's (appendix A), but for `advantage`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -157,6 +186,8 @@ pub struct TrainConfig {
     pub epsilon: f64,
     /// Largest global norm of the gradient; 0 is off.
     pub max_grad_norm: f64,
+    /// Low-rank adapters in place of all weights.
+    pub lora: LoraConfig,
 }
 
 impl Default for TrainConfig {
@@ -192,6 +223,7 @@ impl Default for TrainConfig {
             beta2: 0.999,
             epsilon: 1e-8,
             max_grad_norm: 1.0,
+            lora: LoraConfig::default(),
         }
     }
 }

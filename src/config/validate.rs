@@ -2,6 +2,7 @@
 
 use super::error::{ConfigError, ConfigErrors};
 use super::inference::EMBEDDED_SEQUENCES;
+use super::train::PROJECTIONS;
 use super::{Algorithm, Config, EngineKind, ExportDtype, LogprobsMode, Pipeline};
 
 /// Checks all rules and reports all that are broken. Touches no file.
@@ -40,6 +41,8 @@ const MOST_WIDTH: u32 = 16_384;
 const MOST_CACHE_MIB: u64 = 16 << 20;
 /// More only costs memory, and OpenMP crashes on absurd numbers.
 const MOST_THREADS: u32 = 1024;
+/// The largest rank of an adapter that vLLM takes.
+const MOST_RANK: u32 = 512;
 
 struct Rules {
     broken: Vec<ConfigError>,
@@ -332,6 +335,27 @@ fn train(config: &Config, rules: &mut Rules) {
     rules.number(&["train.beta2"], train.beta2, (0.0..1.0).contains(&train.beta2), below_one);
     rules.number(&["train.epsilon"], train.epsilon, train.epsilon > 0.0, "above 0");
     rules.number(&["train.max_grad_norm"], train.max_grad_norm, train.max_grad_norm >= 0.0, "at least 0");
+    lora(config, rules);
+}
+
+fn lora(config: &Config, rules: &mut Rules) {
+    let lora = &config.train.lora;
+    rules.require(lora.rank <= MOST_RANK, &["train.lora.rank"], || {
+        format!("`train.lora.rank` is {}, must be at most {MOST_RANK}", lora.rank)
+    });
+    rules.number(&["train.lora.alpha"], lora.alpha, lora.alpha > 0.0, "above 0");
+    rules.require(!lora.targets.is_empty(), &["train.lora.targets"], || {
+        "`train.lora.targets` is empty, so nothing would be trained; to train all weights set `train.lora.rank` = 0"
+            .into()
+    });
+    for (index, target) in lora.targets.iter().enumerate() {
+        rules.require(PROJECTIONS.contains(&target.as_str()), &["train.lora.targets"], || {
+            format!("`train.lora.targets` has `{target}`; the projections are `{}`", PROJECTIONS.join("`, `"))
+        });
+        rules.require(!lora.targets[..index].contains(target), &["train.lora.targets"], || {
+            format!("`train.lora.targets` has `{target}` twice")
+        });
+    }
 }
 
 /// What has to fit into what, in tokens.

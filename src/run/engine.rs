@@ -49,6 +49,7 @@ impl Parts {
                     model: &config.run.model,
                     run_dir,
                     salt: &salt,
+                    adapter_rank: config.train.lora.is_on().then_some(config.train.lora.rank),
                 };
                 let servers = async { VllmEngine::start(setup).await.map_err(RunError::from) };
                 let (trainer, servers) = tokio::try_join!(trainer, servers)?;
@@ -122,6 +123,7 @@ impl SamplingEngine {
                     model: &config.run.model,
                     run_dir: dir,
                     salt: "eval",
+                    adapter_rank: None,
                 };
                 let servers = Arc::new(VllmEngine::start_as_it_is(setup, served).await?);
                 Ok(SamplingEngine { engine: servers.clone(), servers: Some(servers) })
@@ -168,6 +170,7 @@ pub(super) fn trainer_spec(config: &Config, generator: Option<GeneratorSpec>) ->
         response_budget_tokens: config.search.response_budget_tokens(),
         generator,
         purpose: Use::Training,
+        seed: config.run.seed,
     }
 }
 

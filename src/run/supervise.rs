@@ -132,6 +132,7 @@ pub async fn supervise(spec: &SuperviseSpec, mut observe: impl FnMut(EpochReport
         response_budget_tokens: u32::MAX,
         generator: None,
         purpose: Use::Training,
+        seed: spec.seed,
     })
     .await?;
     let batch_examples = spec.batch_examples.max(1);
@@ -155,7 +156,8 @@ pub async fn supervise(spec: &SuperviseSpec, mut observe: impl FnMut(EpochReport
             observe(sums.so_far(), sums.report.examples == examples.len());
         }
     }
-    trainer.export(&spec.out, WeightVersion::INITIAL).await?;
+    // The next stage begins with a whole model, also where adapters learnt.
+    trainer.export_merged(&spec.out, WeightVersion::INITIAL).await?;
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use super::error::TrainerError;
 use super::folder;
 use super::model::load::TensorFiles;
 use super::optim::AdamW;
-use super::params::Parameters;
+use super::params::{Adapters, Parameters};
 use super::tensor_file::{self, Entry};
 use crate::types::{RunId, StepId, WeightVersion};
 
@@ -61,6 +61,9 @@ struct Description {
     format: u32,
     mark: CheckpointMark,
     updates: u64,
+    /// Of adapters: what they belong to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adapters: Option<Belonging>,
     /// Size of the state file.
     state_bytes: u64,
     /// CRC-32 of the state file up to its first tensor.
@@ -69,6 +72,24 @@ struct Description {
     tensors: BTreeMap<String, u32>,
     /// SHA-256 of this description with an empty digest, as JSON without spaces, lower-case hex.
     digest: String,
+}
+
+/// What the numbers of adapters are of no use without.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Belonging {
+    /// Digest of the frozen weights.
+    base_digest: String,
+    /// alpha / rank.
+    scale: f64,
+}
+
+impl Belonging {
+    fn of(parameters: &Parameters) -> Option<Belonging> {
+        let of =
+            |adapters: &Adapters| Belonging { base_digest: adapters.base_digest.clone(), scale: adapters.spec.scale() };
+        parameters.adapters().map(of)
+    }
 }
 
 impl Description {
@@ -101,6 +122,7 @@ pub fn save(
             format: FORMAT,
             mark,
             updates: optimizer.updates,
+            adapters: Belonging::of(parameters),
             state_bytes: written.bytes,
             header_crc32: written.header_crc32,
             tensors: entries.iter().map(|entry| entry.name.clone()).zip(written.crc32).collect(),
@@ -131,6 +153,7 @@ pub fn read_mark(dir: &Path) -> Result<CheckpointMark, TrainerError> {
 /// [`TrainerError::Tensor`] for the state of another model.
 pub fn load(parameters: &mut Parameters, optimizer: &mut AdamW, dir: &Path) -> Result<CheckpointMark, TrainerError> {
     let description = read_description(dir)?;
+    check_belonging(dir, &description, Belonging::of(parameters))?;
     let path = dir.join(STATE);
     let files = TensorFiles::open_file(&path)?;
     check_header(&path, files.bytes(), &description)?;
@@ -191,6 +214,20 @@ fn read_description(dir: &Path) -> Result<Description, TrainerError> {
         return Err(TrainerError::checkpoint(&path, format!("it has {found} bytes, {expected} were written")));
     }
     Ok(description)
+}
+
+/// Adapters mean nothing on other weights, and the file of their numbers does not say on which they were trained.
+fn check_belonging(dir: &Path, description: &Description, wanted: Option<Belonging>) -> Result<(), TrainerError> {
+    let reason = match (&description.adapters, &wanted) {
+        (found, wanted) if found == wanted => return Ok(()),
+        (Some(_), None) => "it holds adapters, and `train.lora` is off",
+        (None, Some(_)) => "it holds whole weights, and `train.lora` is on",
+        (Some(found), Some(wanted)) if found.base_digest != wanted.base_digest => {
+            "its adapters were trained on a model with other weights"
+        }
+        _ => "its adapters have another `train.lora.alpha` / `train.lora.rank`",
+    };
+    Err(TrainerError::checkpoint(&dir.join(DESCRIPTION), reason))
 }
 
 /// The header says where tensors lie and of what shape they are: it is checked before it is believed.

@@ -10,20 +10,21 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 use super::error::TrainerError;
 use super::folder;
-use super::model::load::TensorFiles;
+use super::model::load::{TensorFiles, Tensors};
 use super::params::Parameters;
 use super::tensor_file::{self, Entry, dtype_name, write_synced};
+use super::{lora, peft};
 use crate::config::ExportDtype;
 use crate::types::{WeightManifest, WeightTensor, WeightVersion};
 
 /// The weights' file name.
 const WEIGHTS: &str = "model.safetensors";
 /// The manifest's file name.
-const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 
 /// Writes `parameters` as `dtype` and copies of the other files in `source` (configuration, tokenizer, chat template) to `dir`.
 /// A folder that is already there, from an export that was not recorded, is replaced.
@@ -38,11 +39,48 @@ pub fn export(
     version: WeightVersion,
 ) -> Result<WeightManifest, TrainerError> {
     let dir = std::path::absolute(dir).map_err(TrainerError::write(dir))?;
-    folder::publish(&dir, |partial| fill(parameters, source, dtype, partial, &dir, version))
+    folder::publish(&dir, |partial| match parameters.adapters() {
+        Some(adapters) => peft::fill(parameters, adapters, source, dtype, partial, &dir, version),
+        None => fill(&owned(parameters), source, dtype, partial, &dir, version),
+    })
+}
+
+/// As [`export`], but adapters are added to the weights that they are on: a model like any other. For the time of the export
+/// the sums are in memory, in the element type of the file.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_merged(
+    parameters: &Parameters,
+    source: &Path,
+    dtype: ExportDtype,
+    dir: &Path,
+    version: WeightVersion,
+) -> Result<WeightManifest, TrainerError> {
+    let Some(adapters) = parameters.adapters() else { return export(parameters, source, dtype, dir, version) };
+    let dir = std::path::absolute(dir).map_err(TrainerError::write(dir))?;
+    let merged = lora::merged(parameters, adapters, |source_kind| kind_of(dtype).unwrap_or(source_kind))?;
+    folder::publish(&dir, |partial| fill(&merged, source, dtype, partial, &dir, version))
+}
+
+/// A tensor to be written, its name and the element type of the file it came from.
+pub(super) type Named = (String, Tensor, Kind);
+
+fn owned(parameters: &Parameters) -> Vec<Named> {
+    parameters.iter().map(|p| (p.name.clone(), p.master.shallow_clone(), p.source_kind)).collect()
+}
+
+/// The element type that `dtype` demands.
+pub(super) fn kind_of(dtype: ExportDtype) -> Option<Kind> {
+    match dtype {
+        ExportDtype::Source => None,
+        ExportDtype::Float32 => Some(Kind::Float),
+        ExportDtype::Bfloat16 => Some(Kind::BFloat16),
+    }
 }
 
 fn fill(
-    parameters: &Parameters,
+    weights: &[Named],
     source: &Path,
     dtype: ExportDtype,
     partial: &Path,
@@ -50,20 +88,28 @@ fn fill(
     version: WeightVersion,
 ) -> Result<WeightManifest, TrainerError> {
     copy_companions(source, partial)?;
-    let kind = match dtype {
-        ExportDtype::Source => None,
-        ExportDtype::Float32 => Some(Kind::Float),
-        ExportDtype::Bfloat16 => Some(Kind::BFloat16),
-    };
+    let kind = kind_of(dtype);
     if let Some(kind) = kind {
         declare_dtype(&partial.join("config.json"), kind)?;
     }
-    let entries: Vec<Entry<'_>> = parameters
+    let entries: Vec<Entry<'_>> = weights
         .iter()
-        .map(|p| Entry { name: p.name.clone(), tensor: &p.master, kind: kind.unwrap_or(p.source_kind) })
+        .map(|(name, tensor, source_kind)| Entry { name: name.clone(), tensor, kind: kind.unwrap_or(*source_kind) })
         .collect();
+    write(&entries, WEIGHTS, None, partial, dir, version)
+}
+
+/// The weights' file and its manifest.
+pub(super) fn write(
+    entries: &[Entry<'_>],
+    file: &str,
+    base_digest: Option<&str>,
+    partial: &Path,
+    dir: &Path,
+    version: WeightVersion,
+) -> Result<WeightManifest, TrainerError> {
     let metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
-    let written = tensor_file::write(&partial.join(WEIGHTS), &entries, metadata)?;
+    let written = tensor_file::write(&partial.join(file), entries, metadata)?;
     let tensors: BTreeMap<String, WeightTensor> = entries
         .iter()
         .zip(&written.crc32)
@@ -72,9 +118,16 @@ fn fill(
             (entry.name.clone(), WeightTensor { dtype: dtype_name(entry.kind).to_owned(), shape, crc32 })
         })
         .collect();
-    let digest = digest(&tensors);
-    let file = dir.join(WEIGHTS);
-    let manifest = WeightManifest { version, dir: dir.to_path_buf(), file, bytes: written.bytes, tensors, digest };
+    let digest = base_digest.map_or_else(|| digest(&tensors), |base| digest_on_base(&tensors, base));
+    let manifest = WeightManifest {
+        version,
+        dir: dir.to_path_buf(),
+        file: dir.join(file),
+        bytes: written.bytes,
+        tensors,
+        digest,
+        base_digest: base_digest.map(str::to_owned),
+    };
     let path = partial.join(MANIFEST);
     let text = serde_json::to_string_pretty(&manifest)
         .map_err(|error| TrainerError::Write { path: path.clone(), source: error.into() })?;
@@ -87,14 +140,29 @@ pub fn digest(tensors: &BTreeMap<String, WeightTensor>) -> String {
     digest_of(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.crc32)))
 }
 
+/// The [`digest`] of adapters: a last line `base \0 digest of the frozen weights \n` follows.
+fn digest_on_base(tensors: &BTreeMap<String, WeightTensor>, base_digest: &str) -> String {
+    let mut hash = hash_of(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.crc32)));
+    hash.update(format!("base\0{base_digest}\n"));
+    hex(hash)
+}
+
 /// The digest of names and checksums in the order of the names.
 fn digest_of<'a>(tensors: impl Iterator<Item = (&'a str, u32)>) -> String {
+    hex(hash_of(tensors))
+}
+
+fn hash_of<'a>(tensors: impl Iterator<Item = (&'a str, u32)>) -> Sha256 {
     let mut hash = Sha256::new();
     for (name, crc32) in tensors {
         hash.update(name.as_bytes());
         hash.update([0]);
         hash.update(format!("{crc32:08x}\n"));
     }
+    hash
+}
+
+fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -104,8 +172,12 @@ fn digest_of<'a>(tensors: impl Iterator<Item = (&'a str, u32)>) -> String {
 /// A file that is missing or not whole.
 pub fn digest_of_folder(dir: &Path) -> Result<String, TrainerError> {
     let files = TensorFiles::open(dir)?;
-    let tensors = files.tensors()?;
-    Ok(digest_of(tensors.all_bytes().map(|(name, bytes)| (name, crc32fast::hash(bytes)))))
+    Ok(digest_of_tensors(&files.tensors()?))
+}
+
+/// The [`digest`] of what is in files.
+pub(super) fn digest_of_tensors(tensors: &Tensors<'_>) -> String {
+    digest_of(tensors.all_bytes().map(|(name, bytes)| (name, crc32fast::hash(bytes))))
 }
 
 /// Small text files and tokenizer models beside the weights.

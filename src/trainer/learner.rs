@@ -18,6 +18,7 @@ use super::free_memory;
 use super::generate::forward::Policy;
 use super::generate::{Generator, GeneratorSpec};
 use super::logprob::{Head, Scored, part, to_vec, upload};
+use super::lora::AdapterSpec;
 use super::loss::Objective;
 use super::memory::{Plan, Workload};
 use super::minibatch::{self, MiniBatch, Start};
@@ -46,6 +47,8 @@ pub struct TrainerSpec {
     pub generator: Option<GeneratorSpec>,
     /// Whether the weights are trained at all: without, they take a fourth of the memory.
     pub purpose: Use,
+    /// Seed of the run, for the initial weights of adapters.
+    pub seed: u64,
 }
 
 /// Model, optimizer and settings.
@@ -112,13 +115,18 @@ impl Learner {
             Use::Generation => None,
         };
         let budget_tokens = plan.as_ref().map_or(spec.config.micro_batch_tokens, |plan| plan.budget_tokens);
-        let parameters = Parameters::load(&spec.model_dir, &model, spec.config.dtype, device, spec.purpose)?;
+        let adapters = AdapterSpec::of(&spec).map(|spec| spec.checked()).transpose()?;
+        let (dir, dtype) = (&spec.model_dir, spec.config.dtype);
+        let parameters = match adapters {
+            Some(adapters) => Parameters::load_adapted(dir, &model, dtype, device, adapters)?,
+            None => Parameters::load(dir, &model, dtype, device, spec.purpose)?,
+        };
         let optimizer = match spec.purpose {
             Use::Training => AdamW::new(AdamSettings::from(&spec.config), &parameters),
             Use::Generation => AdamW::unused(AdamSettings::from(&spec.config)),
         };
         let work = parameters.work();
-        let decoder = Decoder::new(&model, &Weights(&work));
+        let decoder = Decoder::new(&model, &Weights { tensors: &work, adapter_scale: parameters.adapter_scale() });
         let projection = work[model.projection()].shallow_clone();
         let stop = Arc::default();
         let diverged = None;
@@ -293,7 +301,10 @@ impl Learner {
         self.parameters.fold_gradients();
         tch::no_grad(|| {
             let mut grad = self.parameters.grad("model.embed_tokens.weight");
-            let _ = grad.index_add_(0, &token_ids, &embedded_grad.to_kind(Kind::Float));
+            // Undefined: frozen.
+            if grad.defined() {
+                let _ = grad.index_add_(0, &token_ids, &embedded_grad.to_kind(Kind::Float));
+            }
         });
     }
 
@@ -428,12 +439,15 @@ fn rearrange(old: &[Tensor], places: &[i64], batches: &[PackedBatch]) -> Vec<Ten
 fn plan(spec: &TrainerSpec, model: &ModelConfig, device: tch::Device) -> Result<Plan, TrainerError> {
     let config = &spec.config;
     let cache_bytes = spec.generator.as_ref().map_or(0, |generator| generator.cache_bytes);
-    let workload = Workload::new(model, config, !device.is_cuda(), cache_bytes);
+    let adapters = AdapterSpec::of(spec).map(AdapterSpec::checked).transpose()?;
+    let workload = Workload { adapters, ..Workload::new(model, config, !device.is_cuda(), cache_bytes) };
     let limit_bytes = match config.memory_limit_mib {
         0 => free_memory::free_bytes(device),
         mib => Some(mib << 20),
     };
-    let plan = workload.plan(limit_bytes, spec.response_budget_tokens as usize)?;
+    // Examples of supervised training have no bound; what is too long for the budget is found out by trying.
+    let longest_tokens = if spec.response_budget_tokens == u32::MAX { 0 } else { spec.response_budget_tokens };
+    let plan = workload.plan(limit_bytes, longest_tokens as usize)?;
     let (budget_tokens, peak_bytes) = (plan.budget_tokens, plan.peak_bytes);
     tracing::info!(budget_tokens, peak_bytes, limit_bytes, "memory of training is planned");
     Ok(plan)

@@ -61,8 +61,9 @@ impl Head<'_> {
     }
 
     /// One pass forward and backward. `derivative(range, logprobs)` gives d loss / d logprob of the scored tokens in
-    /// `range`, in fp32 on the device of `logprobs`. Returns the gradient of the hidden states [T, hidden] and adds that of the projection to
-    /// `weight_grad` [V, hidden] in fp32.
+    /// `range`, in fp32 on the device of `logprobs`. Returns the gradient of the hidden states [T, hidden] and adds that
+    /// of the projection to `weight_grad` [V, hidden] in fp32; an undefined `weight_grad` is that of a frozen projection
+    /// and is not computed.
     pub fn backward(
         &self,
         hidden: &Tensor,
@@ -80,10 +81,14 @@ impl Head<'_> {
                 let slopes = (derivative(range, &logprobs) / self.temperature).unsqueeze(1);
                 // In place: logprobs, then -slope * softmax, then the onehot part on top.
                 let mut logits_grad = log_softmax.exp_().g_mul_(&slopes.neg()).scatter_add_(1, &targets, &slopes);
-                if self.weight.kind() == Kind::Float {
+                if self.weight.kind() != Kind::Float {
+                    logits_grad = logits_grad.to_kind(self.weight.kind());
+                }
+                if !weight_grad.defined() {
+                    // Frozen.
+                } else if self.weight.kind() == Kind::Float {
                     let _ = weight_grad.addmm_(&logits_grad.tr(), &states);
                 } else {
-                    logits_grad = logits_grad.to_kind(self.weight.kind());
                     let _ = weight_grad.g_add_(&logits_grad.tr().mm(&states).to_kind(Kind::Float));
                 }
                 let _ = hidden_grad.index_add_(0, &rows, &logits_grad.mm(self.weight));

@@ -12,6 +12,7 @@
 //! Absent on purpose: tensors, and the question how much memory there is (`free_memory.rs`).
 
 use super::error::TrainerError;
+use super::lora::{self, AdapterSpec};
 use super::model::ModelConfig;
 use super::model::tree_attention::most_masked_rows;
 use crate::config::{ComputeDtype, TrainConfig};
@@ -49,6 +50,8 @@ pub struct Workload {
     pub is_on_processor: bool,
     /// Memory for the keys and values of generation with the same weights.
     pub cache_bytes: u64,
+    /// Low-rank adapters, which are trained in place of the weights.
+    pub adapters: Option<AdapterSpec>,
 }
 
 /// A part of the prediction.
@@ -100,6 +103,7 @@ impl Workload {
             has_mask: true,
             is_on_processor,
             cache_bytes,
+            adapters: None,
         }
     }
 
@@ -131,9 +135,19 @@ impl Workload {
     }
 
     fn lasting(&self) -> Vec<Term> {
-        let count = self.parameters();
         let mut terms = Vec::new();
         let mut add = |name, bytes| terms.push(Term { name, bytes });
+        if let Some(adapters) = &self.adapters {
+            let count = lora::parameters(&self.model, adapters).iter().map(|(_, shape)| numbers(shape)).sum::<u64>();
+            add("frozen weights", self.parameters() * self.width());
+            add("adapters in fp32, their gradients and moments", 4 * count * FLOAT);
+            if self.is_mixed() {
+                add("adapters in bf16 and their gradients", 2 * count * self.width());
+            }
+            add("cached keys and values", self.cache_bytes);
+            return terms;
+        }
+        let count = self.parameters();
         add("fp32 weights", count * FLOAT);
         add("fp32 gradients", count * FLOAT);
         add("moments", 2 * count * FLOAT);
@@ -178,7 +192,7 @@ impl Workload {
         let mut terms = self.common();
         // Logits and their log-softmax side by side; or, in bf16, the gradient in both types.
         terms.push(Term { name: "a chunk of logits", bytes: 2 * chunk * vocab * FLOAT });
-        if self.is_mixed() {
+        if self.is_mixed() && self.adapters.is_none() {
             // The projection's gradient of one chunk, in bf16 and then in fp32, beside the logits' gradient.
             let product = vocab * hidden * (width + FLOAT) + chunk * vocab * width;
             let beyond = product.saturating_sub(2 * chunk * vocab * FLOAT);
@@ -200,8 +214,9 @@ impl Workload {
         terms.push(Term { name: "gradients inside a block", bytes: 2 * rows * inner * width });
         // Output, the product with the gradient that is the root, and the gradients of both.
         terms.push(Term { name: "gradients between blocks", bytes: 3 * rows * hidden * width });
-        let largest = hidden * inner.max(self.model.heads as u64 * self.model.head_dim as u64);
-        terms.push(Term { name: "a weight's fresh gradient", bytes: largest * width });
+        let wide = inner.max(self.model.heads as u64 * self.model.head_dim as u64);
+        let narrow = self.adapters.as_ref().map_or(hidden, |adapters| adapters.rank as u64);
+        terms.push(Term { name: "a weight's fresh gradient", bytes: wide * narrow * width });
         terms
     }
 
@@ -218,8 +233,11 @@ impl Workload {
         let attention = (2 * q + 2 * kv) * width + model.heads as u64 * FLOAT;
         // gate, silu(gate), up and their product.
         let mlp = 4 * model.intermediate_size as u64 * width;
+        // What an adapter's second product takes.
+        let adapters =
+            self.adapters.as_ref().map_or(0, |adapters| adapters.rank as u64 * adapters.targets.len() as u64);
         // The input and the sum after attention.
-        2 * hidden * width + norms + head_norms + attention + mlp
+        2 * hidden * width + norms + head_norms + attention + mlp + adapters * width
     }
 
     /// What a norm keeps for each of its numbers: normed before and after the gain, and with bf16 the input in fp32.

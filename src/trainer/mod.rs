@@ -20,6 +20,7 @@ pub mod free_memory;
 pub mod generate;
 pub mod learner;
 pub mod logprob;
+pub mod lora;
 pub mod loss;
 pub mod memory;
 pub mod minibatch;
@@ -29,6 +30,7 @@ mod operator;
 pub mod optim;
 pub mod pack;
 pub mod params;
+pub mod peft;
 pub mod report;
 mod retry;
 pub mod supervise;
@@ -221,7 +223,8 @@ impl Trainer {
         self.ask(Command::GeneratorReport).await
     }
 
-    /// Writes the weights to `dir` in the Hugging Face layout, with `manifest.json`; visible only when complete.
+    /// Writes the weights to `dir` in the Hugging Face layout, or the adapters in PEFT's, with `manifest.json`; visible only
+    /// when complete.
     ///
     /// # Errors
     /// A failure to write; nothing is visible under `dir` then.
@@ -231,6 +234,19 @@ impl Trainer {
     pub async fn export(&self, dir: &Path, version: WeightVersion) -> Result<WeightManifest, TrainerError> {
         let dir = dir.to_path_buf();
         self.ask(|reply| Command::Export(dir, version, reply)).await
+    }
+
+    /// As [`Self::export`], but adapters are added to the weights that they are on: a model like any other. It gives the
+    /// weights no name.
+    ///
+    /// # Errors
+    /// A failure to write; nothing is visible under `dir` then.
+    ///
+    /// # Cancel safety
+    /// The export runs on.
+    pub async fn export_merged(&self, dir: &Path, version: WeightVersion) -> Result<WeightManifest, TrainerError> {
+        let dir = dir.to_path_buf();
+        self.ask(|reply| Command::ExportMerged(dir, version, reply)).await
     }
 
     /// Writes masters, moments and update counter to the folder `dir`, for a later [`Trainer::load_checkpoint`]; visible

@@ -4,14 +4,16 @@
 //! bf16 the working copy is cast down from the masters after every update, and each micro-batch's bf16 gradient is
 //! added to an fp32 one, since a sum of many micro-batches in bf16 loses the small ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
 use super::error::TrainerError;
+use super::export;
+use super::lora::{self, AdapterSpec};
 use super::model::ModelConfig;
-use super::model::load::TensorFiles;
+use super::model::load::{TensorFiles, Tensors};
 use crate::config::ComputeDtype;
 
 /// One parameter.
@@ -28,10 +30,32 @@ pub struct Parameter {
     pub grad: Tensor,
 }
 
-/// All parameters of a model, in the order of its forward pass.
+/// All parameters of a model that are trained, in the order of its forward pass; with adapters those are the adapters', and
+/// the model's own weights are frozen.
 pub struct Parameters {
     list: Vec<Parameter>,
     is_mixed: bool,
+    adapters: Option<Adapters>,
+}
+
+/// What there is beside the trained parameters where those are adapters'.
+pub struct Adapters {
+    /// What was asked for.
+    pub spec: AdapterSpec,
+    /// Digest of the model's weights as they were read: what the adapters belong to.
+    pub base_digest: String,
+    /// The model's own weights, in the order of the forward pass.
+    pub frozen: Vec<Frozen>,
+}
+
+/// A weight that is not trained: no gradient, no master beside it.
+pub struct Frozen {
+    /// Hugging Face name.
+    pub name: String,
+    /// Element type in the file it came from.
+    pub source_kind: Kind,
+    /// In the element type of the forward pass.
+    pub work: Tensor,
 }
 
 /// What parameters are loaded for.
@@ -57,14 +81,7 @@ impl Parameters {
     ) -> Result<Parameters, TrainerError> {
         let files = TensorFiles::open(dir)?;
         let tensors = files.tensors()?;
-        let wanted = config.parameters();
-        let names: std::collections::BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
-        tensors.refuse_unknown(|name| {
-            // Files of tied models may repeat the projection; old ones hold the rotary frequencies.
-            names.contains(name)
-                || (config.is_tied && name == "lm_head.weight")
-                || name.ends_with("rotary_emb.inv_freq")
-        })?;
+        let wanted = wanted(config, &tensors)?;
         let is_mixed = dtype == ComputeDtype::Bfloat16;
         let mut list = Vec::with_capacity(wanted.len());
         for (name, shape) in wanted {
@@ -74,7 +91,51 @@ impl Parameters {
                     .map_err(TrainerError::torch("loading the model"))?,
             );
         }
-        Ok(Parameters { list, is_mixed })
+        Ok(Parameters { list, is_mixed, adapters: None })
+    }
+
+    /// Loads the parameters of `config` from `dir` as frozen weights, and makes the adapters of `spec`.
+    ///
+    /// # Errors
+    /// As [`Parameters::load`].
+    pub fn load_adapted(
+        dir: &Path,
+        config: &ModelConfig,
+        dtype: ComputeDtype,
+        device: Device,
+        spec: AdapterSpec,
+    ) -> Result<Parameters, TrainerError> {
+        let files = TensorFiles::open(dir)?;
+        let tensors = files.tensors()?;
+        let is_mixed = dtype == ComputeDtype::Bfloat16;
+        let kind = if is_mixed { Kind::BFloat16 } else { Kind::Float };
+        let mut frozen = Vec::new();
+        for (name, shape) in wanted(config, &tensors)? {
+            let stored = tensors.load(&name, &shape)?;
+            let place = || {
+                let work = stored.f_to_device(device)?.f_to_kind(kind)?;
+                Ok(Frozen { name, source_kind: stored.f_kind()?, work })
+            };
+            frozen.push(place().map_err(TrainerError::torch("loading the model"))?);
+        }
+        let mut list = Vec::new();
+        for (name, values) in lora::initial(config, &spec) {
+            // Adapters are made in fp32, and no file says otherwise.
+            let parameter = Parameter::new(name, values, is_mixed, device, Use::Training);
+            list.push(parameter.map_err(TrainerError::torch("making adapters"))?);
+        }
+        let adapters = Some(Adapters { spec, base_digest: export::digest_of_tensors(&tensors), frozen });
+        Ok(Parameters { list, is_mixed, adapters })
+    }
+
+    /// What there is beside adapters; `None` where all weights are trained.
+    pub fn adapters(&self) -> Option<&Adapters> {
+        self.adapters.as_ref()
+    }
+
+    /// alpha / rank of the adapters.
+    pub fn adapter_scale(&self) -> f64 {
+        self.adapters.as_ref().map_or(0.0, |adapters| adapters.spec.scale())
     }
 
     /// The parameters.
@@ -87,14 +148,16 @@ impl Parameters {
         self.list.iter().find(|p| p.name == name)
     }
 
-    /// The gradient of `name`, sharing storage.
+    /// The gradient of `name`, sharing storage; undefined where it is not trained.
     pub(crate) fn grad(&self, name: &'static str) -> Tensor {
         self.get(name).map_or_else(Tensor::new, |p| p.grad.shallow_clone())
     }
 
     /// Views of the working copy by name.
     pub fn work(&self) -> BTreeMap<String, Tensor> {
-        self.list.iter().map(|p| (p.name.clone(), p.work.shallow_clone())).collect()
+        let frozen = self.adapters.iter().flat_map(|adapters| &adapters.frozen);
+        let frozen = frozen.map(|weight| (weight.name.clone(), weight.work.shallow_clone()));
+        self.list.iter().map(|p| (p.name.clone(), p.work.shallow_clone())).chain(frozen).collect()
     }
 
     /// Zeroes all gradients.
@@ -162,6 +225,17 @@ impl Parameters {
             }
         });
     }
+}
+
+/// Names and shapes of the weights of `config`, all of which and no others are in `tensors`.
+fn wanted(config: &ModelConfig, tensors: &Tensors<'_>) -> Result<Vec<(String, Vec<i64>)>, TrainerError> {
+    let wanted = config.parameters();
+    let names: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+    tensors.refuse_unknown(|name| {
+        // Files of tied models may repeat the projection; old ones hold the rotary frequencies.
+        names.contains(name) || (config.is_tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq")
+    })?;
+    Ok(wanted)
 }
 
 impl Parameter {

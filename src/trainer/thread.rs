@@ -36,6 +36,8 @@ pub enum Command {
     Score(Vec<TokenId>, f64, Reply<Vec<f32>>),
     /// A version to disk.
     Export(PathBuf, WeightVersion, Reply<WeightManifest>),
+    /// A version to disk, adapters added to the weights.
+    ExportMerged(PathBuf, WeightVersion, Reply<WeightManifest>),
     /// Continuations.
     Generate(Box<GenerateRequest>, Reply<Vec<Continuation>>),
     /// Logprobs of a sequence as generation computes them.
@@ -278,6 +280,16 @@ impl Worker {
                     self.exported = Some(version);
                 }
                 answer(reply, result)
+            }
+            Command::ExportMerged(dir, version, reply) => {
+                self.turn("merged export");
+                let export = || {
+                    self.learner.check_trained()?;
+                    let spec = self.learner.spec();
+                    let (source, dtype) = (&spec.model_dir, spec.config.export_dtype);
+                    export::export_merged(&self.learner.parameters, source, dtype, &dir, version)
+                };
+                answer(reply, guarded("a merged export", export))
             }
             Command::Save(dir, mark, reply) => {
                 self.turn("save checkpoint");

@@ -23,7 +23,7 @@ pub struct WeightTensor {
 pub struct WeightManifest {
     /// The version these weights are.
     pub version: WeightVersion,
-    /// Folder in the Hugging Face layout; complete if it exists.
+    /// Folder in the Hugging Face layout, or in PEFT's for adapters; complete if it exists.
     pub dir: PathBuf,
     /// The safetensors file inside it.
     pub file: PathBuf,
@@ -31,6 +31,10 @@ pub struct WeightManifest {
     pub bytes: u64,
     /// By tensor name, in name order.
     pub tensors: BTreeMap<String, WeightTensor>,
-    /// One number for all of it: SHA-256 over `name \0 crc32 (8 lower-case hex digits) \n` in name order, lower-case hex.
+    /// One number for all of it: SHA-256 over `name \0 crc32 (8 lower-case hex digits) \n` in name order, lower-case hex. Of
+    /// adapters a line `base \0 base_digest \n` follows.
     pub digest: String,
+    /// Of adapters: the digest of the weights that they are on. `None`: these are all weights of a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_digest: Option<String>,
 }

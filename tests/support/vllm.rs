@@ -54,6 +54,7 @@ pub fn manifest(dir: &Path, file: &str, version: u64) -> WeightManifest {
         bytes: bytes.len() as u64,
         tensors,
         digest,
+        base_digest: None,
     }
 }
 

@@ -46,6 +46,7 @@ pub fn spec(model_dir: &Path, config: TrainConfig) -> TrainerSpec {
         response_budget_tokens: 64,
         generator: None,
         purpose: Use::Training,
+        seed: 5,
     }
 }
 

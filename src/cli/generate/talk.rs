@@ -96,6 +96,7 @@ impl Talk<'_> {
             response_budget_tokens: 1,
             generator: Some(generator),
             purpose: Use::Generation,
+            seed: 0,
         };
         let trainer = Trainer::spawn(spec).await?;
         self.remark(|| format!("loaded in {:.1} s", started.elapsed().as_secs_f64()));

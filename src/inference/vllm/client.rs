@@ -97,6 +97,19 @@ impl Client {
         Ok(answer.results)
     }
 
+    /// Loads the adapters in `dir` under `name`, by which requests then ask for them.
+    pub async fn load_adapter(&self, name: &str, dir: &str, deadline: Duration) -> Result<(), EngineError> {
+        // The same name is the same content: loading it again does no harm, where vLLM would refuse it.
+        let body = json!({ "lora_name": name, "lora_path": dir, "load_inplace": true });
+        self.call(Method::POST, "/v1/load_lora_adapter", Some(&body), deadline).await.map(|_| ())
+    }
+
+    /// Lets go of adapters.
+    pub async fn unload_adapter(&self, name: &str, deadline: Duration) -> Result<(), EngineError> {
+        let body = json!({ "lora_name": name });
+        self.call(Method::POST, "/v1/unload_lora_adapter", Some(&body), deadline).await.map(|_| ())
+    }
+
     pub fn bad_answer(&self, path: &str, problem: String) -> EngineError {
         EngineError::BadAnswer { url: self.url.clone(), path: path.to_owned(), problem }
     }

@@ -52,7 +52,7 @@ struct Processes {
 }
 
 impl Server {
-    /// Starts the server for `model` and waits until it answers. Files go to `run_dir`: `server.log`, and
+    /// Starts the server for `model`, and for adapters of `adapter_rank`, and waits until it answers. Files go to `run_dir`: `server.log`, and
     /// `server/worker.py`.
     ///
     /// # Errors
@@ -65,8 +65,9 @@ impl Server {
         config: &InferenceConfig,
         model: &Path,
         run_dir: &Path,
+        adapter_rank: Option<u32>,
     ) -> Result<Server, EngineError> {
-        let server = Server::spawn(config, model, run_dir)?;
+        let server = Server::spawn(config, model, run_dir, adapter_rank)?;
         let client = Client::new(http, &server.url);
         let deadline = Duration::from_secs(config.start_timeout_s);
         let start = Instant::now();
@@ -84,7 +85,12 @@ impl Server {
         }
     }
 
-    fn spawn(config: &InferenceConfig, model: &Path, run_dir: &Path) -> Result<Server, EngineError> {
+    fn spawn(
+        config: &InferenceConfig,
+        model: &Path,
+        run_dir: &Path,
+        adapter_rank: Option<u32>,
+    ) -> Result<Server, EngineError> {
         let extension_dir = absolute(&run_dir.join("server"))?;
         let write = |path: &Path, result: std::io::Result<()>| {
             result.map_err(|source| EngineError::File { path: path.to_owned(), source })
@@ -110,7 +116,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .map_err(|source| EngineError::Launch { program: "/bin/sh".into(), source })?;
-        let mut command = command(config, model, port, &extension_dir);
+        let mut command = command(config, model, port, &extension_dir, adapter_rank);
         let program = command.get_program().to_string_lossy().into_owned();
         let spawned = log_file.try_clone().and_then(|copy| {
             command.process_group(pid(&watcher).as_raw()).stdin(Stdio::null()).stdout(copy).stderr(log_file).spawn()
@@ -210,7 +216,13 @@ fn tail(text: &str) -> String {
     shown.join("\n")
 }
 
-fn command(config: &InferenceConfig, model: &Path, port: u16, extension_dir: &Path) -> Command {
+fn command(
+    config: &InferenceConfig,
+    model: &Path,
+    port: u16,
+    extension_dir: &Path,
+    adapter_rank: Option<u32>,
+) -> Command {
     let mut words = config.command.iter().map(String::as_str);
     let mut command = match words.next() {
         Some(program) => Command::new(program),
@@ -244,6 +256,11 @@ fn command(config: &InferenceConfig, model: &Path, port: u16, extension_dir: &Pa
     } else {
         command.arg("--gpu-memory-utilization").arg(config.gpu_memory_frac.to_string());
     }
+    if let Some(rank) = adapter_rank {
+        // One in use, and room for the next beside it.
+        command.args(["--enable-lora", "--max-loras", "1", "--max-cpu-loras", "2", "--max-lora-rank"]);
+        command.arg(served_rank(rank).to_string()).env("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1");
+    }
     command.args(&config.extra_args);
     if model.is_dir() {
         command.env("HF_HUB_OFFLINE", "1");
@@ -257,6 +274,12 @@ fn command(config: &InferenceConfig, model: &Path, port: u16, extension_dir: &Pa
     // Without bytecode files every start compiles vLLM, transformers and torch three times over.
     command.env_remove("PYTHONDONTWRITEBYTECODE");
     command
+}
+
+/// The smallest of the ranks that vLLM makes room for which adapters of `rank` fit into.
+pub(super) fn served_rank(rank: u32) -> u32 {
+    const RANKS: [u32; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
+    RANKS.into_iter().find(|&served| served >= rank).unwrap_or(rank)
 }
 
 fn is_cpu(device: ServerDevice) -> bool {
@@ -305,7 +328,7 @@ mod tests {
             extra_args: vec!["--block-size".into(), "32".into()],
             ..InferenceConfig::default()
         };
-        let command = command(&config, Path::new("/nowhere/m"), 81, Path::new("/ext"));
+        let command = command(&config, Path::new("/nowhere/m"), 81, Path::new("/ext"), None);
         let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
         assert_eq!(
             words.join(" "),
@@ -315,5 +338,16 @@ mod tests {
              --enforce-eager --no-enable-chunked-prefill --block-size 32"
         );
         assert_eq!(command.get_program(), "py");
+    }
+
+    #[test]
+    fn a_server_for_adapters_has_room_for_their_rank() {
+        let config = InferenceConfig { device: ServerDevice::Cpu, ..InferenceConfig::default() };
+        let command = command(&config, Path::new("/nowhere/m"), 81, Path::new("/ext"), Some(9));
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+        assert!(words.join(" ").ends_with("--enable-lora --max-loras 1 --max-cpu-loras 2 --max-lora-rank 16"));
+        let allowed = command.get_envs().find(|(name, _)| *name == "VLLM_ALLOW_RUNTIME_LORA_UPDATING");
+        assert_eq!(allowed.and_then(|(_, value)| value), Some("1".as_ref()));
+        assert_eq!([1, 2, 8, 300, 512].map(served_rank), [1, 8, 8, 320, 512]);
     }
 }

@@ -45,6 +45,8 @@ pub struct VllmSetup<'a> {
     pub run_dir: &'a Path,
     /// Names the run in the servers' prefix caches; two runs never share entries.
     pub salt: &'a str,
+    /// Rank of the adapters that will be loaded in place of whole weights; `None`: whole weights.
+    pub adapter_rank: Option<u32>,
 }
 
 /// One or many vLLM servers.
@@ -85,7 +87,7 @@ impl VllmEngine {
         let config = setup.config;
         let http = client::http()?;
         let (server, urls) = if config.launch {
-            let server = Server::start(&http, config, setup.model, setup.run_dir).await?;
+            let server = Server::start(&http, config, setup.model, setup.run_dir, setup.adapter_rank).await?;
             let urls = vec![server.url().to_owned()];
             (Some(Arc::new(server)), urls)
         } else {
@@ -171,7 +173,7 @@ impl VllmEngine {
                 stop: &request.stop,
                 stop_token_ids: &request.stop_token_ids,
                 ..CompletionRequest::new(
-                    &replica.model,
+                    &ticket.model,
                     &request.tokens,
                     request.max_tokens,
                     request.sampling,
@@ -197,7 +199,7 @@ impl VllmEngine {
         // Asking for prompt logprobs makes the server compute the whole prompt, whatever its cache holds.
         let body = CompletionRequest {
             prompt_logprobs: Some(0),
-            ..CompletionRequest::new(&replica.model, tokens, 1, neutral, &ticket.salt)
+            ..CompletionRequest::new(&ticket.model, tokens, 1, neutral, &ticket.salt)
         };
         let answer = self.ask(replica, &body, Instant::now() + self.request_timeout).await?;
         replica.check(&ticket)?;

@@ -28,11 +28,25 @@ pub(super) struct Weights {
     pub version: WeightVersion,
     /// Of the loaded file; `None` for the weights the server was started with.
     pub digest: Option<String>,
+    /// The name by which requests ask for them, where they are adapters on the weights that the server was started with.
+    pub adapter: Option<String>,
 }
 
 impl Weights {
     pub fn of(manifest: &WeightManifest) -> Weights {
-        Weights { version: manifest.version, digest: Some(manifest.digest.clone()) }
+        // Its digest is in the name, so that no other content ever has the same.
+        let digest = &manifest.digest[..manifest.digest.len().min(16)];
+        let adapter = manifest.base_digest.as_ref().map(|_| format!("policy-v{}-{digest}", manifest.version));
+        Weights { version: manifest.version, digest: Some(manifest.digest.clone()), adapter }
+    }
+
+    /// What the workers say of the weights in the model itself, which adapters leave as they are.
+    pub fn is_in(&self, worker: &WorkerState) -> bool {
+        let (version, digest) = match self.adapter {
+            Some(_) => (WeightVersion::INITIAL, &None),
+            None => (self.version, &self.digest),
+        };
+        worker.version == version.0 && worker.digest == *digest
     }
 }
 
@@ -78,6 +92,8 @@ pub(super) struct Replica {
 #[derive(Debug)]
 pub(super) struct Ticket<'a> {
     pub version: WeightVersion,
+    /// Name by which the weights are asked for.
+    pub model: String,
     /// Salt of the prefix cache: entries of other weights are never met.
     pub salt: String,
     epoch: u64,
@@ -94,7 +110,7 @@ impl Replica {
         salt: &str,
         deadline: Duration,
     ) -> Self {
-        let weights = Weights { version: WeightVersion(found.version), digest: found.digest.clone() };
+        let weights = Weights { version: WeightVersion(found.version), digest: found.digest.clone(), adapter: None };
         let gate = match &weights.digest {
             None => Gate::Open,
             Some(_) => Gate::Fenced(format!(
@@ -152,7 +168,8 @@ impl Replica {
                 let digest =
                     state.weights.digest.as_deref().map_or("initial", |digest| &digest[..digest.len().min(16)]);
                 let salt = format!("{}:{version}:{digest}", self.salt);
-                return Ok(Ticket { version, salt, epoch: state.epoch, _seats: seats });
+                let model = state.weights.adapter.unwrap_or_else(|| self.model.clone());
+                return Ok(Ticket { version, model, salt, epoch: state.epoch, _seats: seats });
             }
             self.confirm(state.epoch).await?;
         }
@@ -179,13 +196,16 @@ impl Replica {
             return Ok(());
         }
         let found = self.worker_states(false).await.inspect_err(|error| self.note_failure(error))?;
-        let wrong = found
-            .iter()
-            .find(|worker| !worker.intact || worker.version != expected.version.0 || worker.digest != expected.digest);
-        if let Some(worker) = wrong {
+        let wrong = found.iter().find(|worker| !worker.intact || !expected.is_in(worker));
+        let found = match wrong {
+            Some(worker) => Some(format!("version {}", worker.version)),
+            None if self.serves(&expected).await? => None,
+            None => Some(format!("version {} without adapters", WeightVersion::INITIAL)),
+        };
+        if let Some(found) = found {
             let reason = format!(
-                "it holds version {} where {} was loaded: it was restarted, or another program loads weights",
-                worker.version, expected.version
+                "it holds {found} where {} was loaded: it was restarted, or another program loads weights",
+                expected.version
             );
             tracing::warn!(url = self.client.url(), reason, "replica fenced off");
             self.state.send_if_modified(|state| {
@@ -204,6 +224,18 @@ impl Replica {
     /// Whether the server has our worker extension.
     pub fn can_say_what_it_holds(&self) -> bool {
         !self.is_plain
+    }
+
+    /// Whether the server still knows the adapters of `weights`; true where those are none.
+    pub async fn serves(&self, weights: &Weights) -> Result<bool, EngineError> {
+        let Some(name) = &weights.adapter else { return Ok(true) };
+        let models = self.client.models(self.deadline).await.inspect_err(|error| self.note_failure(error))?;
+        Ok(models.data.iter().any(|card| card.id == *name))
+    }
+
+    /// The name of the adapters that requests now ask for.
+    pub fn adapter(&self) -> Option<String> {
+        self.state.borrow().weights.adapter.clone()
     }
 
     /// What each worker of the server holds.
@@ -390,7 +422,7 @@ mod tests {
         let pool = pool(1);
         drop(pool.replicas()[0].begin_reload());
         assert!(matches!(pool.pick(1), Err(EngineError::Fenced { .. })));
-        let weights = Weights { version: WeightVersion(3), digest: Some("d".into()) };
+        let weights = Weights { version: WeightVersion(3), digest: Some("d".into()), adapter: None };
         pool.replicas()[0].begin_reload().open(weights);
         let replica = pool.pick(1).expect("open again");
         assert_eq!(replica.take(1).await.expect("ticket").version, WeightVersion(3));
@@ -402,7 +434,7 @@ mod tests {
         let replica = pool.pick(1).expect("open");
         let ticket = replica.take(2).await.expect("ticket");
         replica.check(&ticket).expect("nothing happened");
-        let weights = Weights { version: WeightVersion(1), digest: Some("d".into()) };
+        let weights = Weights { version: WeightVersion(1), digest: Some("d".into()), adapter: None };
         replica.begin_reload().open(weights);
         assert!(matches!(replica.check(&ticket), Err(EngineError::Interrupted { .. })));
     }

@@ -3,6 +3,11 @@
 //! The pause stops what is in flight (vLLM's mode `abort`): it returns at once, while waiting for the longest answer
 //! has no bound, and letting requests live through the load would give answers from two policies without a mark. What
 //! was stopped is sampled again under the new weights.
+//!
+//! Adapters go another way in: vLLM loads them by name beside those before, the requests of the next version name the new
+//! ones, and then the old ones are let go. The weights that they are on stay as they are, and cannot be replaced on such a
+//! server. What the workers hold is not compared with the file there: vLLM has no way to read adapters back, so the proof is
+//! that the server knows the name (with the digest in it), and the canary of the run.
 
 use std::time::Duration;
 
@@ -37,12 +42,21 @@ pub(super) async fn reload(
     manifest: &WeightManifest,
     deadline: Duration,
 ) -> Result<Reloaded, EngineError> {
+    let before = replica.adapter();
     let gate = replica.begin_reload();
     let mut phases = Vec::new();
     let mut current = ReloadPhase::Pause;
     match run(replica, manifest, deadline, &mut current, &mut phases).await {
         Ok(held) => {
-            gate.open(Weights::of(manifest));
+            let weights = Weights::of(manifest);
+            let after = weights.adapter.clone();
+            gate.open(weights);
+            if let Some(old) = before.filter(|old| Some(old) != after.as_ref())
+                && let Err(error) = replica.client.unload_adapter(&old, deadline).await
+            {
+                // They take memory and are asked for by nobody.
+                tracing::warn!(url = replica.client.url(), adapter = old, %error, "old adapters are still loaded");
+            }
             Ok(Reloaded { phases, held })
         }
         Err(source) => {
@@ -84,6 +98,9 @@ async fn run(
 }
 
 async fn load(replica: &Replica, manifest: &WeightManifest, deadline: Duration) -> Result<(), EngineError> {
+    if let Some(name) = Weights::of(manifest).adapter {
+        return load_adapter(replica, manifest, &name, deadline).await;
+    }
     let path = manifest.dir.join(&manifest.file);
     let path = std::path::absolute(&path).map_err(|source| EngineError::File { path: path.clone(), source })?;
     let kwargs = json!({
@@ -108,19 +125,62 @@ async fn load(replica: &Replica, manifest: &WeightManifest, deadline: Duration) 
     }
 }
 
+async fn load_adapter(
+    replica: &Replica,
+    manifest: &WeightManifest,
+    name: &str,
+    deadline: Duration,
+) -> Result<(), EngineError> {
+    let dir = std::path::absolute(&manifest.dir)
+        .map_err(|source| EngineError::File { path: manifest.dir.clone(), source })?;
+    match replica.client.load_adapter(name, &dir.to_string_lossy(), deadline).await {
+        Err(EngineError::Refused { url, status: 404, message, .. }) if message == "Not Found" => {
+            let problem = "it takes no adapters while it runs".to_owned();
+            let hint =
+                "start it with `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1` and `--enable-lora --max-lora-rank N`, or set \
+                        `inference.launch = true`"
+                    .to_owned();
+            Err(EngineError::Unsupported { url, problem, hint })
+        }
+        // It answered, and has not touched what it serves.
+        Err(EngineError::Refused { message, .. } | EngineError::ServerFailed { message, .. }) => {
+            Err(EngineError::WeightsRefused { message })
+        }
+        other => other,
+    }
+}
+
 /// Whether the workers of a replica still say that they hold these weights. Compares what they say, not the model: a
 /// round trip, cheap enough for every step.
 pub(super) async fn confirm(replica: &Replica, manifest: &WeightManifest) -> Result<(), EngineError> {
     for worker in replica.worker_states(false).await? {
         same_weights(&worker, manifest)?;
     }
-    Ok(())
+    serves(replica, manifest).await
+}
+
+async fn serves(replica: &Replica, manifest: &WeightManifest) -> Result<(), EngineError> {
+    let weights = Weights::of(manifest);
+    if replica.serves(&weights).await? {
+        return Ok(());
+    }
+    Err(EngineError::WeightsDiffer {
+        what: "name of the adapters".to_owned(),
+        expected: weights.adapter.unwrap_or_default(),
+        found: "no such adapters".to_owned(),
+    })
 }
 
 fn same_weights(worker: &WorkerState, manifest: &WeightManifest) -> Result<(), EngineError> {
     let differs = |what: &str, expected: String, found: String| {
         Err(EngineError::WeightsDiffer { what: what.to_owned(), expected, found })
     };
+    if manifest.base_digest.is_some() {
+        return match &worker.digest {
+            None => Ok(()),
+            Some(digest) => differs("weights under the adapters", "those of the start".into(), digest.clone()),
+        };
+    }
     if worker.version != manifest.version.0 {
         return differs("weight version", manifest.version.to_string(), worker.version.to_string());
     }
@@ -132,6 +192,11 @@ fn same_weights(worker: &WorkerState, manifest: &WeightManifest) -> Result<(), E
 }
 
 async fn verify(replica: &Replica, manifest: &WeightManifest) -> Result<HeldWeights, EngineError> {
+    if manifest.base_digest.is_some() {
+        confirm(replica, manifest).await?;
+        let unchecked_tensors = manifest.tensors.len() as u64;
+        return Ok(HeldWeights { unchecked_tensors, unchecked_bytes: manifest.bytes, ..HeldWeights::default() });
+    }
     let mut least: Option<HeldWeights> = None;
     for worker in replica.worker_states(true).await? {
         let differs = |what: &str, expected: String, found: String| {

@@ -255,7 +255,15 @@ impl Between for Pass<'_, '_, '_> {
         if !self.is_plain {
             return linear.forward(x);
         }
-        self.forward.linear(x, &linear.weight, linear.bias.as_ref()).unwrap_or_else(|error| {
+        let product = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| self.forward.linear(x, weight, bias);
+        let whole = || {
+            let y = product(x, &linear.weight, linear.bias.as_ref())?;
+            let Some(adapter) = &linear.adapter else { return Ok(y) };
+            // Each number of a row by itself, so that here too a row does not depend on the others.
+            let inner = product(x, &adapter.down, None)? * adapter.scale;
+            Ok(pointwise::add(&y, product(&inner, &adapter.up, None)?))
+        };
+        whole().unwrap_or_else(|error: ProductError| {
             self.failure.set(Some(error.into()));
             // Refuses the same shapes.
             linear.forward(x)

@@ -25,35 +25,71 @@ use mlp::Mlp;
 use rope::{Rope, RopeTables};
 use tree_attention::TreeAttention;
 
+use super::lora;
 use super::pack::PackedBatch;
 
-/// Parameters by Hugging Face name, as loaded: complete and of the right shapes, see [`load`].
-pub struct Weights<'a>(pub &'a BTreeMap<String, Tensor>);
+/// Parameters by Hugging Face name, as loaded: complete and of the right shapes, see [`load`]. Those of adapters have PEFT's
+/// names.
+pub struct Weights<'a> {
+    /// By name.
+    pub tensors: &'a BTreeMap<String, Tensor>,
+    /// alpha / rank of the adapters; nothing where there are none.
+    pub adapter_scale: f64,
+}
 
 impl Weights<'_> {
     /// A view of the parameter (the same storage and gradient).
     fn get(&self, name: &str) -> Tensor {
-        self.0[name].shallow_clone()
+        self.tensors[name].shallow_clone()
+    }
+
+    /// The adapter on the projection `prefix`, if there is one.
+    fn adapter(&self, prefix: &str) -> Option<Adapter> {
+        let [down, up] = lora::names(prefix).map(|name| self.tensors.get(&name).map(Tensor::shallow_clone));
+        Some(Adapter { down: down?, up: up?, scale: self.adapter_scale })
     }
 }
 
-/// y = x W^T + b.
+/// What a low-rank adapter adds to a projection: scale * B A x (arXiv 2106.09685, equation 3).
+pub struct Adapter {
+    /// A, [rank, in].
+    pub down: Tensor,
+    /// B, [out, rank].
+    pub up: Tensor,
+    /// alpha / rank.
+    pub scale: f64,
+}
+
+impl Adapter {
+    /// [.., in] to [.., out].
+    fn forward(&self, x: &Tensor) -> Tensor {
+        (x.linear(&self.down, None::<Tensor>) * self.scale).linear(&self.up, None::<Tensor>)
+    }
+}
+
+/// y = x W^T + b, and what the adapter adds.
 pub struct Linear {
     /// [out, in].
     pub weight: Tensor,
     /// `[out]`.
     pub bias: Option<Tensor>,
+    /// Trained in place of the weight.
+    pub adapter: Option<Adapter>,
 }
 
 impl Linear {
     fn new(weights: &Weights<'_>, prefix: &str, has_bias: bool) -> Linear {
         let bias = has_bias.then(|| weights.get(&format!("{prefix}.bias")));
-        Linear { weight: weights.get(&format!("{prefix}.weight")), bias }
+        Linear { weight: weights.get(&format!("{prefix}.weight")), bias, adapter: weights.adapter(prefix) }
     }
 
     /// [.., in] to [.., out].
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        let y = x.linear(&self.weight, self.bias.as_ref());
+        match &self.adapter {
+            Some(adapter) => y + adapter.forward(x),
+            None => y,
+        }
     }
 }
 
