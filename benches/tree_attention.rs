@@ -13,7 +13,7 @@ use orchestrator::trainer::backprop::Body;
 use orchestrator::trainer::model::tree_attention::TreeAttention;
 use orchestrator::trainer::model::{Decoder, Family, FormChoice, ModelConfig, ModelSpec, Weights, init_model};
 use orchestrator::trainer::pack::{PackedBatch, Segment};
-use orchestrator::trainer::params::{Parameters, Use};
+use orchestrator::trainer::params::{Parameters, Placement, Use};
 use tch::{Device, Kind, Tensor};
 
 /// A prompt and levels of nodes of `node_tokens`, each below some node of the level before: about `rows` rows, of which
@@ -134,7 +134,8 @@ fn model(spec: ModelSpec) -> Model {
     let dir = tempfile::tempdir().unwrap();
     init_model(&spec, dir.path()).unwrap();
     let config = ModelConfig::read(dir.path()).unwrap();
-    let parameters = Parameters::load(dir.path(), &config, ComputeDtype::Float32, Device::Cpu, Use::Training).unwrap();
+    let placement = Placement { dtype: ComputeDtype::Float32, device: Device::Cpu, is_offloaded: false };
+    let parameters = Parameters::load(dir.path(), &config, placement, Use::Training).unwrap();
     Model {
         decoder: Decoder::new(
             &config,

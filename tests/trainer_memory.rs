@@ -15,10 +15,12 @@ use orchestrator::trainer::lora::AdapterSpec;
 use orchestrator::trainer::loss::Objective;
 use orchestrator::trainer::memory::Workload;
 use orchestrator::trainer::model::tree_attention::pays;
+use orchestrator::trainer::optim::{AdamSettings, AdamW};
 use orchestrator::trainer::pack::PackedBatch;
+use orchestrator::trainer::params::{Parameters, Placement, Use};
 use orchestrator::trainer::{Family, Learner, ModelSpec, StepReport, TrainerError};
 use orchestrator::types::TrajectoryGroup;
-use tch::Device;
+use tch::{Device, Kind};
 use trainer_support::*;
 
 /// The count is of the whole process, so one test at a time.
@@ -144,6 +146,40 @@ fn adapters_take_what_is_predicted() {
     // What a frozen gain spares the graph is not taken off.
     assert!((0.99..1.1).contains(&ratio), "{ratio}");
     assert!(found < whole, "{found} with adapters, {whole} without");
+}
+
+/// Masters in the host's memory, as they are beside a GPU; here the host is the device as well.
+#[test]
+fn offloaded_masters_give_the_same_bits() {
+    let _alone = alone();
+    let dir = tiny(Family::Qwen3, |_| {});
+    let model = orchestrator::trainer::model::ModelConfig::read(dir.path()).unwrap();
+    for dtype in [ComputeDtype::Float32, ComputeDtype::Bfloat16] {
+        let train = |is_offloaded: bool| {
+            let placement = Placement { dtype, device: Device::Cpu, is_offloaded };
+            let mut parameters = Parameters::load(dir.path(), &model, placement, Use::Training).unwrap();
+            let mut settings = AdamSettings::from(&config());
+            (settings.learning_rate, settings.max_grad_norm) = (1e-2, 0.5);
+            let mut optimizer = AdamW::new(settings, &parameters);
+            for update in 0..3 {
+                parameters.zero_grad();
+                // A sum of squares: what a backward pass leaves is folded in, clipped and stepped on.
+                for weight in parameters.work().values() {
+                    (weight.square() * (f64::from(update) + 1.0)).sum(Kind::Float).backward();
+                }
+                parameters.fold_gradients();
+                assert!(optimizer.step(&mut parameters).unwrap().skipped.is_none());
+                parameters.publish();
+            }
+            parameters
+        };
+        let (apart, plain) = (train(true), train(false));
+        let (apart_work, plain_work) = (apart.work(), plain.work());
+        for (one, other) in apart.iter().zip(plain.iter()) {
+            assert!(one.master.equal(&other.master), "{dtype:?} {}", one.name);
+            assert!(apart_work[&one.name].equal(&plain_work[&one.name]), "{dtype:?} {}", one.name);
+        }
+    }
 }
 
 #[test]
@@ -276,6 +312,16 @@ fn a_budget_that_does_not_fit_the_limit_is_lowered_or_refused() {
     let plan = lowered.memory_plan().unwrap().clone();
     assert!(plan.is_lowered() && plan.peak_bytes <= tight.memory_limit_mib << 20, "{plan:?}");
     assert_eq!(lowered.update(&groups(0..2)).unwrap().budget_tokens, plan.budget_tokens);
+    // What fits no budget is refused before it is computed, and nothing is changed.
+    let fits = plan.fits_tokens.unwrap();
+    let long = random_group(7, 512, fits + 1, (1, 2));
+    let before = lowered.optimizer.updates;
+    let error = lowered.update(&[long]).unwrap_err();
+    assert!(
+        matches!(error, TrainerError::TooLong { tokens, fits_tokens } if tokens > fits && fits_tokens == fits),
+        "{error}"
+    );
+    assert_eq!(lowered.optimizer.updates, before);
     let nothing = TrainConfig { memory_limit_mib: 10, ..tight };
     let Err(error) = Learner::load(spec(dir.path(), nothing)) else { panic!("10 MiB were enough") };
     assert!(matches!(error, TrainerError::TooLarge { .. }), "{error}");

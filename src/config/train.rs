@@ -143,6 +143,9 @@ pub struct TrainConfig {
     /// would take more, it is lowered to what fits, which changes results in the last bits at most. To be set where
     /// something else takes memory later: a server on the same GPU, other programs.
     pub memory_limit_mib: u64,
+    /// Keep the fp32 masters and the moments of the optimizer, 12 bytes a parameter, in the host's memory, and update them
+    /// there. Changes nothing on a CPU.
+    pub offload_optimizer: bool,
     /// How node values become advantages.
     pub advantage: AdvantageForm,
     /// What the value of a token is.
@@ -202,6 +205,7 @@ impl Default for TrainConfig {
             vocab_chunk_tokens: 1024,
             checkpoint_activations: true,
             memory_limit_mib: 0,
+            offload_optimizer: false,
             advantage: AdvantageForm::Value,
             token_credit: TokenCredit::Node,
             loss_mean: LossMean::Token,

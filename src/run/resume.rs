@@ -10,7 +10,7 @@ use super::{DATABASE, RunError};
 
 /// Keys that a resumed run may have other values of than it began with: they change where and how fast it runs, and of what
 /// comes out the last bits at most. `run.steps` is one of them as long as there is one round: its steps are not divided otherwise by it.
-const FREE: [&str; 17] = [
+const FREE: [&str; 18] = [
     "run.dir",
     "run.model",
     "run.weights_dir",
@@ -27,6 +27,7 @@ const FREE: [&str; 17] = [
     "train.vocab_chunk_tokens",
     "train.checkpoint_activations",
     "train.memory_limit_mib",
+    "train.offload_optimizer",
     "search.event_log",
 ];
 

@@ -152,6 +152,14 @@ pub enum TrainerError {
         /// Whether `train.checkpoint_activations` is on already.
         is_checkpointed: bool,
     },
+    /// A trajectory for which memory would run out, and on a processor the system would end the process.
+    #[error("a trajectory of {tokens} tokens does not fit in memory: {fits_tokens} do")]
+    TooLong {
+        /// Its prompt and response.
+        tokens: usize,
+        /// The most that fit.
+        fits_tokens: usize,
+    },
     /// Memory ran out in the smallest micro-batch that a step can be divided into.
     #[error("memory ran out with {budget_tokens} tokens at a time, the longest trajectory: {message}")]
     OutOfMemory {
@@ -229,6 +237,7 @@ impl Hint for TrainerError {
             | TrainerError::Write { .. }
             | TrainerError::Checkpoint { .. }
             | TrainerError::TooLarge { .. }
+            | TrainerError::TooLong { .. }
             | TrainerError::OutOfMemory { .. }
             | TrainerError::Torch { .. } => FailureClass::Environment,
             TrainerError::Group { .. }
@@ -260,7 +269,7 @@ impl Hint for TrainerError {
                 "begin again with a lower `train.learning_rate` (`sft`: `--learning-rate`) or a longer warm-up".into(),
             ),
             TrainerError::Checkpoint { .. } => Some("go on from the checkpoint before it".into()),
-            TrainerError::OutOfMemory { .. } => Some(
+            TrainerError::TooLong { .. } | TrainerError::OutOfMemory { .. } => Some(
                 "nothing was changed by it; set `train.checkpoint_activations`, lower `train.vocab_chunk_tokens`, or free \
                  memory"
                     .into(),

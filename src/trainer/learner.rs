@@ -26,7 +26,7 @@ use super::model::{Decoder, ModelConfig, Weights};
 use super::objective::TokenTable;
 use super::optim::{AdamSettings, AdamW, StepOutcome};
 use super::pack::PackedBatch;
-use super::params::{Parameters, Use};
+use super::params::{Parameters, Placement, Use};
 use super::report::{StepReport, UpdateReport};
 use super::retry::Sizes;
 use crate::config::{OldLogprobs, TrainConfig};
@@ -116,10 +116,13 @@ impl Learner {
         };
         let budget_tokens = plan.as_ref().map_or(spec.config.micro_batch_tokens, |plan| plan.budget_tokens);
         let adapters = AdapterSpec::of(&spec).map(|spec| spec.checked()).transpose()?;
-        let (dir, dtype) = (&spec.model_dir, spec.config.dtype);
+        let dir = &spec.model_dir;
+        // On a processor host and device are one.
+        let is_offloaded = spec.config.offload_optimizer && device.is_cuda() && spec.purpose == Use::Training;
+        let placement = Placement { dtype: spec.config.dtype, device, is_offloaded };
         let parameters = match adapters {
-            Some(adapters) => Parameters::load_adapted(dir, &model, dtype, device, adapters)?,
-            None => Parameters::load(dir, &model, dtype, device, spec.purpose)?,
+            Some(adapters) => Parameters::load_adapted(dir, &model, placement, adapters)?,
+            None => Parameters::load(dir, &model, placement, spec.purpose)?,
         };
         let optimizer = match spec.purpose {
             Use::Training => AdamW::new(AdamSettings::from(&spec.config), &parameters),
@@ -175,6 +178,7 @@ impl Learner {
         let vocab_size = self.model.vocab_size as usize;
         let mut mini_batches = minibatch::prepare(groups, &self.spec, self.budget_tokens, vocab_size, &mut report)?;
         let longest_tokens = mini_batches.iter().map(MiniBatch::longest_tokens).max().unwrap_or(0);
+        self.check_longest(longest_tokens)?;
         report.time.pack = begin.elapsed();
 
         // The first mini-batch meets the old weights anyway; the others need their logprobs before those change.
@@ -407,6 +411,11 @@ impl Learner {
         Ok(mark)
     }
 
+    /// Whether the longest trajectory of a step fits in memory.
+    pub(super) fn check_longest(&self, tokens: usize) -> Result<(), TrainerError> {
+        self.plan.as_ref().map_or(Ok(()), |plan| plan.check_longest(tokens))
+    }
+
     pub(super) fn check_stop(&self) -> Result<(), TrainerError> {
         if self.stop.load(Ordering::Relaxed) { Err(TrainerError::Stopped) } else { Ok(()) }
     }
@@ -447,7 +456,12 @@ fn plan(spec: &TrainerSpec, model: &ModelConfig, device: tch::Device) -> Result<
     };
     // Examples of supervised training have no bound; what is too long for the budget is found out by trying.
     let longest_tokens = if spec.response_budget_tokens == u32::MAX { 0 } else { spec.response_budget_tokens };
-    let plan = workload.plan(limit_bytes, longest_tokens as usize)?;
+    let mut plan = workload.plan(limit_bytes, longest_tokens as usize)?;
+    if device.is_cuda() && config.memory_limit_mib == 0 {
+        // CUDA's allocator says when there is no more, which is surer than a prediction. On a processor the system ends
+        // the process instead.
+        plan.fits_tokens = None;
+    }
     let (budget_tokens, peak_bytes) = (plan.budget_tokens, plan.peak_bytes);
     tracing::info!(budget_tokens, peak_bytes, limit_bytes, "memory of training is planned");
     Ok(plan)

@@ -27,6 +27,8 @@ const PROCESS_BYTES: u64 = 300 << 20;
 /// The share of its own blocks that the allocator loses: glibc keeps freed blocks that the next tensor does not fit, and
 /// CUDA's caching allocator rounds up and splits.
 const FRAGMENTATION_FRAC: f64 = 0.05;
+/// Nobody asks for more rows at once.
+const MOST_ROWS: usize = 1 << 24;
 /// A lowered budget is at least this part of what was asked for: with less, rereading the weights for every few rows
 /// makes a step many times slower, and the run is better set up anew.
 const LEAST_BUDGET_DIVISOR: usize = 8;
@@ -48,6 +50,8 @@ pub struct Workload {
     pub has_mask: bool,
     /// It is computed on the processor: host and device are one.
     pub is_on_processor: bool,
+    /// Masters and moments are not on the device.
+    pub is_offloaded: bool,
     /// Memory for the keys and values of generation with the same weights.
     pub cache_bytes: u64,
     /// Low-rank adapters, which are trained in place of the weights.
@@ -89,6 +93,10 @@ pub struct Plan {
     pub asked_bytes: u64,
     /// What there is; `None` where nobody says.
     pub limit_bytes: Option<u64>,
+    /// The longest trajectory that the run allows, 0 where it has no bound. No budget divides a trajectory.
+    pub longest_tokens: usize,
+    /// The longest one that fits, at least the budget; `None` where nobody says what there is.
+    pub fits_tokens: Option<usize>,
 }
 
 impl Workload {
@@ -102,6 +110,7 @@ impl Workload {
             checkpoint_activations: config.checkpoint_activations,
             has_mask: true,
             is_on_processor,
+            is_offloaded: config.offload_optimizer && !is_on_processor,
             cache_bytes,
             adapters: None,
         }
@@ -134,30 +143,38 @@ impl Workload {
         self.dtype == ComputeDtype::Bfloat16
     }
 
+    /// Whether the working weights are apart from the masters.
+    fn has_copy(&self) -> bool {
+        self.is_mixed() || self.is_offloaded
+    }
+
     fn lasting(&self) -> Vec<Term> {
         let mut terms = Vec::new();
         let mut add = |name, bytes| terms.push(Term { name, bytes });
         if let Some(adapters) = &self.adapters {
             let count = lora::parameters(&self.model, adapters).iter().map(|(_, shape)| numbers(shape)).sum::<u64>();
             add("frozen weights", self.parameters() * self.width());
-            add("adapters in fp32, their gradients and moments", 4 * count * FLOAT);
-            if self.is_mixed() {
-                add("adapters in bf16 and their gradients", 2 * count * self.width());
+            let at_home = if self.is_offloaded { 0 } else { 3 * count * FLOAT };
+            add("adapters in fp32 and their moments", at_home);
+            add("fp32 gradients", count * FLOAT);
+            if self.has_copy() {
+                add("working adapters and their gradients", 2 * count * self.width());
             }
             add("cached keys and values", self.cache_bytes);
             return terms;
         }
         let count = self.parameters();
-        add("fp32 weights", count * FLOAT);
+        let at_home = if self.is_offloaded { 0 } else { count * FLOAT };
+        add("fp32 weights", at_home);
         add("fp32 gradients", count * FLOAT);
-        add("moments", 2 * count * FLOAT);
-        if self.is_mixed() {
+        add("moments", 2 * at_home);
+        if self.has_copy() {
             // Autograd leaves a gradient on every working weight but the embedding and the projection, whose
             // gradients are added by hand.
             let vocab = (self.model.vocab_size * self.model.hidden_size) as u64;
             let by_hand = if self.model.is_tied { vocab } else { 2 * vocab };
-            add("bf16 weights", count * self.width());
-            add("bf16 gradients", (count - by_hand) * self.width());
+            add("working weights", count * self.width());
+            add("their gradients", (count - by_hand) * self.width());
         }
         add("cached keys and values", self.cache_bytes);
         terms
@@ -250,21 +267,26 @@ impl Workload {
     }
 
     /// The largest budget of at most [`Workload::rows`] whose predicted peak is at most `limit_bytes`; `longest_tokens`
-    /// is the longest trajectory, which no budget can divide.
+    /// is the longest trajectory that is allowed, which may never come.
     ///
     /// # Errors
-    /// [`TrainerError::TooLarge`] where neither an eighth of the budget nor one longest trajectory fits.
+    /// [`TrainerError::TooLarge`] where not even an eighth of the budget fits.
     pub fn plan(&self, limit_bytes: Option<u64>, longest_tokens: usize) -> Result<Plan, TrainerError> {
         let asked_bytes = self.predict().peak_bytes();
-        let plan = |budget_tokens: usize| Plan {
+        let plan = |budget_tokens: usize, fits_tokens| Plan {
             asked_tokens: self.rows,
             budget_tokens,
             peak_bytes: self.peak_with(budget_tokens),
             asked_bytes,
             limit_bytes,
+            longest_tokens,
+            fits_tokens,
         };
-        let Some(limit) = limit_bytes.filter(|&limit| asked_bytes > limit) else { return Ok(plan(self.rows)) };
-        let least = self.rows.div_ceil(LEAST_BUDGET_DIVISOR).max(longest_tokens).min(self.rows).max(1);
+        let Some(limit) = limit_bytes else { return Ok(plan(self.rows, None)) };
+        if asked_bytes <= limit {
+            return Ok(plan(self.rows, Some(self.most_rows(limit, self.rows))));
+        }
+        let least = self.rows.div_ceil(LEAST_BUDGET_DIVISOR).max(1);
         let need_bytes = self.peak_with(least);
         if need_bytes > limit {
             let lasting_bytes = total(&self.lasting());
@@ -276,13 +298,19 @@ impl Workload {
                 is_checkpointed: self.checkpoint_activations,
             });
         }
-        // What fits is below what does not: the prediction never falls with the rows.
-        let (mut fits, mut too_many) = (least, self.rows);
+        let fits = self.most_rows(limit, least);
+        Ok(plan(fits, Some(fits)))
+    }
+
+    /// The most rows that fit, given some that do.
+    fn most_rows(&self, limit: u64, mut fits: usize) -> usize {
+        // What fits is below what does not: the prediction never falls with the rows, and rises by a byte at least.
+        let mut too_many = MOST_ROWS.max(fits + 1);
         while too_many - fits > 1 {
             let middle = fits + (too_many - fits) / 2;
             if self.peak_with(middle) <= limit { fits = middle } else { too_many = middle }
         }
-        Ok(plan(fits))
+        fits
     }
 }
 
@@ -303,6 +331,17 @@ impl Plan {
     pub fn is_lowered(&self) -> bool {
         self.budget_tokens < self.asked_tokens
     }
+
+    /// Whether `tokens`, the rows of the longest trajectory of a step, fit.
+    ///
+    /// # Errors
+    /// [`TrainerError::TooLong`].
+    pub fn check_longest(&self, tokens: usize) -> Result<(), TrainerError> {
+        match self.fits_tokens {
+            Some(fits_tokens) if tokens > fits_tokens => Err(TrainerError::TooLong { tokens, fits_tokens }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl std::fmt::Display for Plan {
@@ -317,6 +356,16 @@ impl std::fmt::Display for Plan {
         match self.limit_bytes {
             Some(limit) => write!(f, ", {} MiB there", limit >> 20),
             None => write!(f, "; how much memory there is could not be read"),
+        }?;
+        match self.fits_tokens {
+            Some(fits) if self.longest_tokens > fits => {
+                write!(
+                    f,
+                    "; a trajectory of more than {fits} tokens does not fit, and {} are allowed",
+                    self.longest_tokens
+                )
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -366,6 +415,9 @@ mod tests {
         assert_eq!(bytes(&workload), 134_515_008 * (16 + 2) + (134_515_008 - embedding) * 2);
         let single = Workload { dtype: ComputeDtype::Float32, cache_bytes: 7, ..workload };
         assert_eq!(bytes(&single), 134_515_008 * 16 + 7);
+        let single = Workload { cache_bytes: 0, ..single };
+        let offloaded = Workload { is_offloaded: true, dtype: ComputeDtype::Bfloat16, ..single };
+        assert_eq!(bytes(&offloaded), 134_515_008 * (4 + 2) + (134_515_008 - embedding) * 2);
     }
 
     #[test]
@@ -386,11 +438,10 @@ mod tests {
             text.starts_with("`train.micro_batch_tokens` = 18432 would take about ") && !text.contains('\n'),
             "{text}"
         );
-        // One longest trajectory has to fit.
-        assert!(matches!(
-            workload.plan(Some(whole - 1), 18_432),
-            Err(TrainerError::TooLarge { least_tokens: 18_432, .. })
-        ));
+        // A trajectory that may never come is no reason to refuse; that it would not fit is said.
+        let plan = workload.plan(Some(whole - 1), 18_432).unwrap();
+        assert_eq!(plan.fits_tokens, Some(plan.budget_tokens));
+        assert!(plan.to_string().ends_with(" tokens does not fit, and 18432 are allowed"), "{plan}");
         assert!(matches!(workload.plan(Some(1 << 30), 64), Err(TrainerError::TooLarge { least_tokens: 2304, .. })));
     }
 

@@ -1,13 +1,13 @@
-//! AdamW on fp32 masters: PyTorch's fused kernel, one call for all parameters.
+//! AdamW on fp32 masters: PyTorch's fused kernel, one call for all parameters, where the masters are. Gradients come there.
 //!
 //! tch does not expose `_fused_adamw_`, so it is called by name, see `operator.rs`. A loop of tch operations takes some
 //! ten times as long.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::error::TrainerError;
 use super::operator::Call;
-use super::params::Parameters;
+use super::params::{Parameter, Parameters};
 use super::report::SkipReason;
 use crate::config::TrainConfig;
 
@@ -120,9 +120,10 @@ impl AdamW {
     }
 
     fn update_moments(&mut self, parameters: &Parameters) {
-        for ((parameter, first), second) in parameters.iter().zip(&mut self.exp_avg).zip(&mut self.exp_avg_sq) {
-            let _ = first.lerp_(&parameter.grad, 1.0 - self.settings.beta1);
-            let _ = second.lerp_(&parameter.grad.square(), 1.0 - self.settings.beta2);
+        let moments = self.exp_avg.iter_mut().zip(&mut self.exp_avg_sq);
+        for (grad, (first, second)) in gradients_at_home(parameters).iter().zip(moments) {
+            let _ = first.lerp_(grad, 1.0 - self.settings.beta1);
+            let _ = second.lerp_(&grad.square(), 1.0 - self.settings.beta2);
         }
     }
 
@@ -132,7 +133,7 @@ impl AdamW {
         let s = &self.settings;
         let mut call = Call::new("the AdamW kernel");
         call.tensors(parameters.iter().map(|p| &p.master))?;
-        call.tensors(parameters.iter().map(|p| &p.grad))?;
+        call.tensors(gradients_at_home(parameters).iter())?;
         call.tensors(self.exp_avg.iter())?;
         call.tensors(self.exp_avg_sq.iter())?;
         call.tensors(std::iter::empty::<&Tensor>())?;
@@ -146,6 +147,19 @@ impl AdamW {
         }
         call.run(c"aten::_fused_adamw_", c"", 0).map(drop)
     }
+}
+
+/// The gradients where the masters are: the same tensors, or copies in the host's memory.
+fn gradients_at_home(parameters: &Parameters) -> Vec<Tensor> {
+    // Copies off a GPU that nothing waits for go to pinned memory, all in a row; then one wait.
+    let home = |p: &Parameter| p.grad.to_device_(p.master.device(), Kind::Float, true, false);
+    let gradients = parameters.iter().map(home).collect();
+    if let Some((Device::Cuda(index), Device::Cpu)) =
+        parameters.iter().next().map(|p| (p.grad.device(), p.master.device()))
+    {
+        tch::Cuda::synchronize(index as i64);
+    }
+    gradients
 }
 
 fn global_norm(parameters: &Parameters) -> f64 {

@@ -2,7 +2,8 @@
 //!
 //! With fp32 compute the masters are the working copy and libtorch accumulates straight into their gradient. With
 //! bf16 the working copy is cast down from the masters after every update, and each micro-batch's bf16 gradient is
-//! added to an fp32 one, since a sum of many micro-batches in bf16 loses the small ones.
+//! added to an fp32 one, since a sum of many micro-batches in bf16 loses the small ones. Masters that are offloaded lie in
+//! the host's memory, where the optimizer then works, and the working copy is apart from them in fp32 as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,7 +25,7 @@ pub struct Parameter {
     pub source_kind: Kind,
     /// fp32.
     pub master: Tensor,
-    /// What the forward pass sees; the master itself in fp32.
+    /// What the forward pass sees; the master itself in fp32, unless that is offloaded.
     work: Tensor,
     /// Sum of the gradients since the last [`Parameters::zero_grad`], fp32.
     pub grad: Tensor,
@@ -34,7 +35,8 @@ pub struct Parameter {
 /// the model's own weights are frozen.
 pub struct Parameters {
     list: Vec<Parameter>,
-    is_mixed: bool,
+    /// Whether the working copy is apart from the masters.
+    has_copy: bool,
     adapters: Option<Adapters>,
 }
 
@@ -58,6 +60,30 @@ pub struct Frozen {
     pub work: Tensor,
 }
 
+/// Where parameters are, and as what they are computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Element type of forward and backward pass.
+    pub dtype: ComputeDtype,
+    /// Where those are computed.
+    pub device: Device,
+    /// Masters and moments lie in the host's memory.
+    pub is_offloaded: bool,
+}
+
+impl Placement {
+    fn kind(self) -> Kind {
+        match self.dtype {
+            ComputeDtype::Float32 => Kind::Float,
+            ComputeDtype::Bfloat16 => Kind::BFloat16,
+        }
+    }
+
+    fn has_copy(self) -> bool {
+        self.dtype == ComputeDtype::Bfloat16 || self.is_offloaded
+    }
+}
+
 /// What parameters are loaded for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -75,23 +101,20 @@ impl Parameters {
     pub fn load(
         dir: &Path,
         config: &ModelConfig,
-        dtype: ComputeDtype,
-        device: Device,
+        placement: Placement,
         purpose: Use,
     ) -> Result<Parameters, TrainerError> {
         let files = TensorFiles::open(dir)?;
         let tensors = files.tensors()?;
         let wanted = wanted(config, &tensors)?;
-        let is_mixed = dtype == ComputeDtype::Bfloat16;
         let mut list = Vec::with_capacity(wanted.len());
         for (name, shape) in wanted {
             let stored = tensors.load(&name, &shape)?;
             list.push(
-                Parameter::new(name, stored, is_mixed, device, purpose)
-                    .map_err(TrainerError::torch("loading the model"))?,
+                Parameter::new(name, stored, placement, purpose).map_err(TrainerError::torch("loading the model"))?,
             );
         }
-        Ok(Parameters { list, is_mixed, adapters: None })
+        Ok(Parameters { list, has_copy: placement.has_copy(), adapters: None })
     }
 
     /// Loads the parameters of `config` from `dir` as frozen weights, and makes the adapters of `spec`.
@@ -101,19 +124,16 @@ impl Parameters {
     pub fn load_adapted(
         dir: &Path,
         config: &ModelConfig,
-        dtype: ComputeDtype,
-        device: Device,
+        placement: Placement,
         spec: AdapterSpec,
     ) -> Result<Parameters, TrainerError> {
         let files = TensorFiles::open(dir)?;
         let tensors = files.tensors()?;
-        let is_mixed = dtype == ComputeDtype::Bfloat16;
-        let kind = if is_mixed { Kind::BFloat16 } else { Kind::Float };
         let mut frozen = Vec::new();
         for (name, shape) in wanted(config, &tensors)? {
             let stored = tensors.load(&name, &shape)?;
             let place = || {
-                let work = stored.f_to_device(device)?.f_to_kind(kind)?;
+                let work = stored.f_to_device(placement.device)?.f_to_kind(placement.kind())?;
                 Ok(Frozen { name, source_kind: stored.f_kind()?, work })
             };
             frozen.push(place().map_err(TrainerError::torch("loading the model"))?);
@@ -121,11 +141,11 @@ impl Parameters {
         let mut list = Vec::new();
         for (name, values) in lora::initial(config, &spec) {
             // Adapters are made in fp32, and no file says otherwise.
-            let parameter = Parameter::new(name, values, is_mixed, device, Use::Training);
+            let parameter = Parameter::new(name, values, placement, Use::Training);
             list.push(parameter.map_err(TrainerError::torch("making adapters"))?);
         }
         let adapters = Some(Adapters { spec, base_digest: export::digest_of_tensors(&tensors), frozen });
-        Ok(Parameters { list, is_mixed, adapters })
+        Ok(Parameters { list, has_copy: placement.has_copy(), adapters })
     }
 
     /// What there is beside adapters; `None` where all weights are trained.
@@ -172,7 +192,7 @@ impl Parameters {
     /// Forgets a backward pass that did not come to its end, with what it may have left on the working copy.
     pub fn abandon_gradients(&mut self) {
         self.zero_grad();
-        if self.is_mixed {
+        if self.has_copy {
             tch::no_grad(|| {
                 for parameter in &self.list {
                     let mut fresh = parameter.work.grad();
@@ -186,7 +206,7 @@ impl Parameters {
 
     /// Takes up what the last backward pass left on the working copy.
     pub fn fold_gradients(&mut self) {
-        if !self.is_mixed {
+        if !self.has_copy {
             return;
         }
         tch::no_grad(|| {
@@ -216,7 +236,7 @@ impl Parameters {
 
     /// Makes the working copy equal to the masters, after an update or a load.
     pub fn publish(&mut self) {
-        if !self.is_mixed {
+        if !self.has_copy {
             return;
         }
         tch::no_grad(|| {
@@ -239,23 +259,22 @@ fn wanted(config: &ModelConfig, tensors: &Tensors<'_>) -> Result<Vec<(String, Ve
 }
 
 impl Parameter {
-    fn new(
-        name: String,
-        stored: Tensor,
-        is_mixed: bool,
-        device: Device,
-        purpose: Use,
-    ) -> Result<Parameter, tch::TchError> {
+    fn new(name: String, stored: Tensor, placement: Placement, purpose: Use) -> Result<Parameter, tch::TchError> {
         let source_kind = stored.f_kind()?;
+        let Placement { device, is_offloaded, .. } = placement;
         if purpose == Use::Generation {
-            let kind = if is_mixed { Kind::BFloat16 } else { Kind::Float };
-            let master = stored.f_to_device(device)?.f_to_kind(kind)?;
+            let master = stored.f_to_device(device)?.f_to_kind(placement.kind())?;
             return Ok(Parameter { name, source_kind, work: master.shallow_clone(), master, grad: Tensor::new() });
         }
-        let master = stored.f_to_device(device)?.f_to_kind(Kind::Float)?;
-        if is_mixed {
-            let work = master.f_to_kind(Kind::BFloat16)?.f_set_requires_grad(true)?;
-            let grad = master.f_zeros_like()?;
+        let home = if is_offloaded { Device::Cpu } else { device };
+        let mut master = stored.f_to_device(home)?.f_to_kind(Kind::Float)?;
+        if is_offloaded && device.is_cuda() {
+            // Copied to and from without a detour.
+            master = master.f_pin_memory(device)?;
+        }
+        if placement.has_copy() {
+            let work = master.f_to_device_(device, placement.kind(), false, true)?.f_set_requires_grad(true)?;
+            let grad = Tensor::f_zeros(master.size(), (Kind::Float, device))?;
             return Ok(Parameter { name, source_kind, master, work, grad });
         }
         let master = master.f_set_requires_grad(true)?;

@@ -13,7 +13,7 @@ use super::export::{self, kind_of};
 use super::lora::AdapterSpec;
 use super::model::ModelConfig;
 use super::model::load::TensorFiles;
-use super::params::{Adapters, Parameters};
+use super::params::{Adapters, Parameters, Placement};
 use super::tensor_file::{Entry, write_synced};
 use crate::config::{ComputeDtype, ExportDtype};
 use crate::types::{WeightManifest, WeightVersion};
@@ -91,7 +91,8 @@ struct Origin {
 pub fn load(model_dir: &Path, dir: &Path) -> Result<Parameters, TrainerError> {
     let model = ModelConfig::read(model_dir)?;
     let spec = read_config(&dir.join(CONFIG))?;
-    let parameters = Parameters::load_adapted(model_dir, &model, ComputeDtype::Float32, Device::Cpu, spec)?;
+    let placement = Placement { dtype: ComputeDtype::Float32, device: Device::Cpu, is_offloaded: false };
+    let parameters = Parameters::load_adapted(model_dir, &model, placement, spec)?;
     let manifest = dir.join(export::MANIFEST);
     if manifest.exists() {
         let text = fs::read(&manifest).map_err(TrainerError::read(&manifest))?;

@@ -58,6 +58,7 @@ impl Learner {
         let vocab_size = self.model.vocab_size as usize;
         let response_tokens = check(&batch.examples, vocab_size)?;
         let longest_tokens = batch.examples.iter().map(|e| e.prompt.len() + e.response.len()).max().unwrap_or(0);
+        self.check_longest(longest_tokens)?;
         let (batches, neg_logprob) = loop {
             let batches = pack(&batch.examples, self.budget_tokens);
             let largest_tokens = batches.iter().map(PackedBatch::len).max().unwrap_or(0);
