@@ -110,6 +110,35 @@ fn shapes() -> Vec<(&'static str, Vec<TrajectoryGroup>)> {
     ]
 }
 
+/// Four trees that a search with SmolLM2-135M made, token ids folded into this vocabulary.
+fn trees_of_a_search() -> Vec<TrajectoryGroup> {
+    #[derive(serde::Deserialize)]
+    struct Stored {
+        prompt: Vec<u32>,
+        nodes: Vec<StoredNode>,
+        paths: Vec<Vec<usize>>,
+    }
+    #[derive(serde::Deserialize)]
+    struct StoredNode {
+        parent: Option<usize>,
+        tokens: Vec<u32>,
+    }
+    let stored: Vec<Stored> = serde_json::from_str(include_str!("fixtures/data/search_trees.json")).unwrap();
+    let group = |(seed, stored): (u64, Stored)| {
+        let shape: Vec<_> = stored.nodes.iter().map(|node| (node.parent, node.tokens.len())).collect();
+        let mut group = tree(seed, stored.prompt.len(), &shape);
+        group.prompt.tokens = stored.prompt.into();
+        for (node, stored) in group.nodes.iter_mut().zip(stored.nodes) {
+            node.tokens = stored.tokens;
+        }
+        let any = group.trajectories[0].clone();
+        let trajectories = stored.paths.into_iter().map(|path| Trajectory { path, ..any.clone() });
+        group.trajectories = trajectories.collect();
+        group
+    };
+    (100..).zip(stored).map(group).collect()
+}
+
 fn packed(groups: &[TrajectoryGroup], budget: usize) -> Vec<PackedBatch> {
     let advantages: Vec<_> = groups.iter().map(|group| random_advantages(group, group.problem.0 as u64)).collect();
     pack_all(groups, &advantages, budget)
@@ -236,7 +265,7 @@ fn assert_same(found: &Outcome, expected: &Outcome, what: &str) -> f64 {
     worst
 }
 
-fn check_family(family: Family) {
+fn check_family(family: Family, cases: Vec<(&'static str, Vec<TrajectoryGroup>)>) {
     let dir = tiny(family, |spec| {
         (spec.hidden_size, spec.heads, spec.kv_heads, spec.layers) = (128, 4, 2, 3);
     });
@@ -244,7 +273,7 @@ fn check_family(family: Family) {
         .map(|checkpoint_activations| learner(dir.path(), TrainConfig { checkpoint_activations, ..config() }))
         .into();
     let mut worst = 0f64;
-    for (name, groups) in shapes() {
+    for (name, groups) in cases {
         let batches = packed(&groups, usize::MAX);
         let separate = packed(&groups.iter().map(unshared).collect::<Vec<_>>(), 1);
         assert!(separate.iter().all(PackedBatch::is_chain));
@@ -281,17 +310,25 @@ fn check_family(family: Family) {
 
 #[test]
 fn llama_by_chains_equals_separate_sequences() {
-    check_family(Family::Llama);
+    check_family(Family::Llama, shapes());
 }
 
 #[test]
 fn qwen2_by_chains_equals_separate_sequences() {
-    check_family(Family::Qwen2);
+    check_family(Family::Qwen2, shapes());
 }
 
 #[test]
 fn qwen3_by_chains_equals_separate_sequences() {
-    check_family(Family::Qwen3);
+    check_family(Family::Qwen3, shapes());
+}
+
+#[test]
+fn trees_of_a_search_by_chains_equal_separate_sequences() {
+    let groups = trees_of_a_search();
+    let (rows, pairs) = (packed(&groups, usize::MAX)[0].len(), pairs(&groups));
+    assert!(2 * pairs > 3 * rows, "shared: {pairs} trained tokens in {rows} rows");
+    check_family(Family::Llama, vec![("search", groups)]);
 }
 
 /// A mask is for small trees of tiny nodes only, and one sequence needs none.
