@@ -198,7 +198,7 @@ fn group_out(weighed: &Weighed, mean: LossMean) -> GroupOut<'_> {
     }
 }
 
-/// Reads the groups of a file that [`write`] made.
+/// Reads the groups of a file that [`write()`] made.
 ///
 /// # Errors
 /// A file that cannot be read or holds something else, and groups that break their own rules.
