@@ -137,6 +137,14 @@ fn what_cannot_be_done_is_said_with_a_way_out() {
         &format!("`{}` holds no config.json", missing.display()),
         "give a folder in the Hugging Face layout",
     );
+    let adapters = dir.path().join("adapters");
+    std::fs::create_dir(&adapters).unwrap();
+    std::fs::write(adapters.join("adapter_config.json"), "{}").unwrap();
+    refused(
+        &generate(&adapters, &["hello"]).output().unwrap(),
+        &format!("`{}` holds adapters", adapters.display()),
+        "put them into their model first: `orchestrator model merge",
+    );
     refused(&generate(&MODEL, &[" "]).output().unwrap(), "the prompt is empty", "give it behind the model's folder");
     refused(&generate(&MODEL, &[]).output().unwrap(), "the prompt is empty", "give it behind the model's folder");
     let long = "word ".repeat(1000);

@@ -120,6 +120,12 @@ pub enum DataError {
         /// The model folder.
         model: PathBuf,
     },
+    /// Low-rank adapters where a whole model is needed.
+    #[error("`{}` holds adapters (adapter_config.json) and no model of their own", model.display())]
+    Adapters {
+        /// Their folder.
+        model: PathBuf,
+    },
     /// A problem kind or mix that does not exist.
     #[error("`{text}` is not a kind of problem")]
     UnknownKind {
@@ -156,6 +162,9 @@ impl Hint for DataError {
             }
             DataError::NoChatTemplate { .. } => "use `prompt.kind = \"plain\"` with worked examples in `prompt.prefix`",
             DataError::NoEndOfText { .. } => "set `eos_token_id` in the model's generation_config.json",
+            DataError::Adapters { .. } => {
+                "put them into their model first: `orchestrator model merge --model MODEL --adapter FOLDER --out NEW`"
+            }
             DataError::UnknownKind { .. } => "write `kind`, `kind=weight` or `kind@digits=weight`, separated by commas",
             DataError::Exhausted { .. } => "ask for fewer problems, more digits or further kinds",
             _ => return None,

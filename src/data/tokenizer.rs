@@ -22,13 +22,25 @@ pub struct ModelTokenizer {
     context_tokens: Option<usize>,
 }
 
+/// Refuses a folder that holds only adapters, such as a weight version of a run that trains those.
+///
+/// # Errors
+/// [`DataError::Adapters`].
+pub fn refuse_adapters(model: &Path) -> Result<(), DataError> {
+    if model.join("adapter_config.json").is_file() && !model.join("config.json").is_file() {
+        return Err(DataError::Adapters { model: model.to_path_buf() });
+    }
+    Ok(())
+}
+
 impl ModelTokenizer {
     /// Reads `tokenizer.json`, and where present `tokenizer_config.json`, `special_tokens_map.json`, `config.json` and
     /// `generation_config.json`.
     ///
     /// # Errors
-    /// A file that cannot be read or decoded, or [`DataError::NoEndOfText`].
+    /// A file that cannot be read or decoded, [`DataError::Adapters`] or [`DataError::NoEndOfText`].
     pub fn load(model: &Path) -> Result<ModelTokenizer, DataError> {
+        refuse_adapters(model)?;
         let path = model.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(|source| DataError::Read { path: path.clone(), source })?;
         let failed = |source| DataError::Tokenizer { path: path.clone(), source };

@@ -209,11 +209,11 @@ impl Hint for RunError {
             RunError::Store(source) => source.hint(),
             RunError::Trainer(source) => source.hint(),
             RunError::Engine(source) => source.hint(),
-            RunError::Model { .. } => Some(
+            RunError::Model { source, .. } => Some(source.hint().unwrap_or_else(|| {
                 "it has to be a folder in the Hugging Face layout, with config.json, tokenizer.json and *.safetensors; `make \
                  setup` brings the quickstart's"
-                    .into(),
-            ),
+                    .into()
+            })),
             RunError::NothingToResume { .. } => {
                 Some("name the folder of a run, the one that holds `orchestrator.sqlite`, or begin one without `--resume`".into())
             }

@@ -27,6 +27,7 @@ const UNNAMED_CONTEXT_TOKENS: usize = 4096;
 /// # Errors
 /// A model that cannot be used, a prompt that does not fit, output that cannot be written.
 pub async fn talk(args: Args, printer: &Printer) -> Result<u8, Failure> {
+    crate::data::tokenizer::refuse_adapters(&args.model)?;
     if !args.model.join("config.json").exists() {
         return Err(GenerateError::NoModel { model: args.model }.into());
     }
