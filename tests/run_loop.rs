@@ -211,6 +211,47 @@ async fn an_overlapping_run_that_is_called_off_and_killed_goes_on() {
     assert!(history.iter().all(|row| row.is_confirmed));
 }
 
+/// Adapters alone are trained, hot-loaded by name and sampled with; after a kill that nobody can catch a fresh server gets
+/// those that the database says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_trains_adapters_is_killed_and_goes_on() {
+    let sets = ["train.lora.rank=4", "train.learning_rate=0.02", "train.warmup_steps=0", "run.checkpoint_every=1"];
+    let scene = Scene::new(Engine::Vllm { python: python() }, 1000, &sets);
+    let mut child = scene.spawn("run", &[]);
+    let mut done = 0;
+    let started = Instant::now();
+    while done < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended by itself\n{}", server_log_tail(&scene));
+        assert!(started.elapsed() < Duration::from_secs(400), "no two steps in time\n{}", server_log_tail(&scene));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if let Ok(reader) = Reader::open(&scene.database("run")).await {
+            done = reader.done_steps(RunId(1)).await.unwrap_or_default().last().map_or(0, |step| step.step_id.0);
+        }
+    }
+    signal(&child, nix::sys::signal::Signal::SIGKILL);
+    child.wait().unwrap();
+    wait_until("the end of the server", Duration::from_secs(30), || processes_of(&scene).is_empty());
+
+    let reader = open_reader(&scene).await;
+    let last = reader.done_steps(RunId(1)).await.unwrap().last().map_or(0, |step| step.step_id.0) + 1;
+    let mut args = scene.resume_args("run");
+    args.extend(["--set".into(), format!("run.steps={last}")]);
+    succeed(&scene.output(&args));
+    let steps = reader.steps(RunId(1)).await.unwrap();
+    assert_eq!(steps.iter().map(|step| step.step_id.0).collect::<Vec<_>>(), (1..=last).collect::<Vec<_>>());
+    for step in &steps {
+        let ratio = step.ratio_mean.unwrap();
+        assert!((0.98..=1.02).contains(&ratio), "what is sampled is what is trained: {ratio}");
+    }
+    let history = reader.weight_history(RunId(1)).await.unwrap();
+    assert!(history.iter().all(|version| version.is_confirmed));
+    assert!(history.windows(2).all(|pair| pair[0].digest != pair[1].digest), "every update moves the adapters");
+    let canary = history.last().unwrap().canary_mean_abs_nats.unwrap();
+    assert!(canary < 1e-3, "float32 on both sides: {canary}");
+    let newest = Path::new(&history.last().unwrap().path);
+    assert!(newest.join("adapter_config.json").exists() && !newest.join("config.json").exists());
+}
+
 #[test]
 fn wrong_input_is_one_clear_error() {
     let dir = tempfile::tempdir().unwrap();
