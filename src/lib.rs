@@ -80,6 +80,7 @@
 //! run/explore.rs           one tree: next, generate, verify, supply
 //! run/rollout.rs           whole answers instead of a tree, cached solutions among them
 //! run/judge.rs             an answer's tokens to verdict and defect
+//! run/memory_plan.rs       one GPU for a server and the trainer
 //! run/step.rs              one training step: search, then learn
 //! run/publish.rs           new weights: export, record, reload, canary, confirm
 //! run/record.rs            domain values to rows

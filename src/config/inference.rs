@@ -70,6 +70,9 @@ pub struct InferenceConfig {
     pub cpu_kv_cache_gib: u32,
     /// vLLM: share of the GPU's memory that the launched server takes when it computes there; the trainer needs the rest.
     pub gpu_memory_frac: f64,
+    /// vLLM: the server and the trainer have one GPU in turns: the server sleeps while there is an update, its weights in
+    /// the host's memory and its KV cache given up, and `gpu_memory_frac` may be most of the GPU.
+    pub sleep_while_training: bool,
     /// vLLM: logprobs of the launched server.
     pub logprobs_mode: LogprobsMode,
     /// vLLM: seconds until a launched server must answer.
@@ -100,6 +103,7 @@ impl Default for InferenceConfig {
             cache_mib: 1024,
             cpu_kv_cache_gib: 2,
             gpu_memory_frac: 0.45,
+            sleep_while_training: false,
             logprobs_mode: LogprobsMode::Processed,
             start_timeout_s: 600,
             max_sequences: 0,

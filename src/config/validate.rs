@@ -257,6 +257,14 @@ fn servers(config: &Config, rules: &mut Rules) {
             format!("`{}` is {seconds}, must be at most {LONGEST_TIMEOUT_S}", keys[0])
         });
     }
+    rules.require(
+        !inference.sleep_while_training || config.run.pipeline == Pipeline::Sync,
+        &["inference.sleep_while_training", "run.pipeline"],
+        || {
+            "`inference.sleep_while_training` is true, but `run.pipeline` is `overlap`, which samples beside the update"
+                .into()
+        },
+    );
     let share = inference.gpu_memory_frac;
     rules.number(&["inference.gpu_memory_frac"], share, share > 0.0 && share <= 1.0, "above 0 and at most 1");
     rules.require(

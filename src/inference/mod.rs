@@ -43,6 +43,16 @@ pub trait Engine: Send + Sync {
     /// a server that is shared, or restarted it.
     fn confirm_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, ()>;
 
+    /// Frees the memory of the device for an update: nothing is in flight, and nothing is sampled until [`Self::wake`].
+    fn rest(&self) -> EngineFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Takes the memory again, with the weights of before.
+    fn wake(&self) -> EngineFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// The tree of `affinity` is finished: what is cached for it alone may go.
     fn release(&self, affinity: u64) -> EngineFuture<'_, ()> {
         let _ = affinity;

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::inference::EMBEDDED_SEQUENCES;
-use crate::config::{ComputeDtype, Config, EngineKind};
+use crate::config::{ComputeDtype, Config, EngineKind, InferenceConfig, ServerDevice};
 use crate::data::ModelTokenizer;
 use crate::inference::vllm::{VllmEngine, VllmSetup};
 use crate::inference::{Capabilities, Engine, EngineError, EngineFuture, HeldWeights, LoadReport, ReloadPhase};
-use crate::trainer::{GeneratorSpec, Trainer, TrainerError, TrainerSpec, Use};
+use crate::trainer::free_memory::GpuMemory;
+use crate::trainer::{GeneratorSpec, Neighbor, Trainer, TrainerError, TrainerSpec, Use};
 use crate::types::{Continuation, GenerateRequest, RunId, Sampling, TokenId, WeightManifest};
 
-use super::RunError;
+use super::memory_plan::MemoryPlan;
+use super::{Event, Observer, RunError};
 
 /// Trainer and engine of a run.
 pub struct Parts {
@@ -52,7 +54,14 @@ impl Parts {
                     adapter_rank: config.train.lora.is_on().then_some(config.train.lora.rank),
                 };
                 let servers = async { VllmEngine::start(setup).await.map_err(RunError::from) };
-                let (trainer, servers) = tokio::try_join!(trainer, servers)?;
+                let (trainer, servers) = if config.inference.sleep_while_training {
+                    // What is free tells the trainer what it may take, and the server wants its share in one piece.
+                    let trainer = trainer.await?;
+                    trainer.yield_memory().await?;
+                    (trainer, servers.await?)
+                } else {
+                    tokio::try_join!(trainer, servers)?
+                };
                 let servers = Arc::new(servers);
                 Ok(Parts { trainer: Arc::new(trainer), engine: servers.clone(), servers: Some(servers) })
             }
@@ -63,6 +72,16 @@ impl Parts {
                 Ok(Parts { trainer, engine: Arc::new(engine), servers: None })
             }
         }
+    }
+
+    /// Says how the GPU is shared, where a server is started on the one that trains.
+    pub fn plan_memory(&self, config: &Config, observer: &Observer) {
+        if self.trainer.is_on_processor() || neighbor(&config.inference) == Neighbor::None {
+            return;
+        }
+        let Some((gpu, plan)) = GpuMemory::read().zip(self.trainer.memory_plan()) else { return };
+        let plan = MemoryPlan::new(&config.inference, gpu, plan);
+        observer(if plan.fits() { Event::Starting(plan.to_string()) } else { Event::Warning(plan.to_string()) });
     }
 
     /// Whether the largest request of a search fits the memory for keys and values, rather than finding out at depth.
@@ -171,6 +190,19 @@ pub(super) fn trainer_spec(config: &Config, generator: Option<GeneratorSpec>) ->
         generator,
         purpose: Use::Training,
         seed: config.run.seed,
+        neighbor: neighbor(&config.inference),
+    }
+}
+
+/// Who else takes memory of the GPU, where that is up to us.
+fn neighbor(inference: &InferenceConfig) -> Neighbor {
+    if inference.engine != EngineKind::Vllm || !inference.launch || inference.device == ServerDevice::Cpu {
+        return Neighbor::None;
+    }
+    if inference.sleep_while_training {
+        Neighbor::InTurns
+    } else {
+        Neighbor::Beside { frac: inference.gpu_memory_frac }
     }
 }
 

@@ -21,6 +21,7 @@ mod explore;
 mod flight;
 mod judge;
 mod lock;
+mod memory_plan;
 mod meter;
 pub mod offline;
 mod problems;
@@ -229,6 +230,7 @@ async fn train(
     if let Some(plan) = parts.trainer.memory_plan().filter(|plan| plan.is_lowered()) {
         observer(Event::Warning(plan.to_string()));
     }
+    parts.plan_memory(config, observer);
     parts.check_memory(config, problems.longest_prompt_tokens())?;
     let loading = Arc::new(Mutex::new(()));
     let work = Work {

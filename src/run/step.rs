@@ -12,6 +12,7 @@ use crate::store::{Metric, NewSlot, RecordedTree, Store, TreeStatus};
 use crate::trainer::Trainer;
 use crate::trainer::advantage::{AdvantageSettings, has_signal};
 use crate::trainer::minibatch::{advantage_settings, weigh};
+use crate::trainer::report::StepReport;
 use crate::types::{Provenance, RoundId, RunId, StepId, TokenId, TrajectoryGroup, TreeKind, Verdict, WeightVersion};
 
 use super::explore::{Explored, Explorer, Task};
@@ -350,6 +351,8 @@ pub struct Updater {
     pub selection: Selection,
     /// Who watches.
     pub observer: Observer,
+    /// The engine rests during an update: both compute on one GPU.
+    pub is_in_turns: bool,
     /// When the last step ended.
     pub since: Instant,
 }
@@ -375,7 +378,8 @@ impl Updater {
         (self.observer)(Event::UpdateStarted { step });
         let train_started = Instant::now();
         let (groups, left_out) = self.selection.training_groups(std::mem::take(&mut found.groups).into_values());
-        let report = self.trainer.update(groups).await?;
+        let report =
+            if self.is_in_turns { self.update_alone(groups).await? } else { self.trainer.update(groups).await? };
         let train = train_started.elapsed();
         for reason in report.updates.iter().filter_map(|update| update.skipped.as_ref()) {
             tracing::warn!(step = step.0, %reason, "update skipped");
@@ -444,6 +448,20 @@ impl Updater {
         log(&summary);
         (self.observer)(Event::StepFinished(Box::new(summary.clone())));
         Ok(summary)
+    }
+
+    /// The update while the engine rests.
+    async fn update_alone(&self, groups: Vec<TrajectoryGroup>) -> Result<StepReport, RunError> {
+        let engine = &self.explorer.engine;
+        engine.rest().await?;
+        let report = self.trainer.update(groups).await;
+        // Also after a failure: a server of somebody's own is not left asleep.
+        let yielded = self.trainer.yield_memory().await;
+        let woken = engine.wake().await;
+        let report = report?;
+        yielded?;
+        woken?;
+        Ok(report)
     }
 
     /// What the searches that the cache spared would have cost, less what was done instead: negative where rollouts cost

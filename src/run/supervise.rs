@@ -13,7 +13,7 @@ use crate::data::draw::shuffle;
 use crate::data::{DataError, ModelTokenizer, Prompter, answer_tokens, load_examples};
 use crate::error::{FailureClass, Hint};
 use crate::rng::{Purpose, stream};
-use crate::trainer::{SupervisedBatch, TokenExample, Trainer, TrainerError, TrainerSpec, Use};
+use crate::trainer::{Neighbor, SupervisedBatch, TokenExample, Trainer, TrainerError, TrainerSpec, Use};
 use crate::types::WeightVersion;
 
 /// What to learn from what.
@@ -133,6 +133,7 @@ pub async fn supervise(spec: &SuperviseSpec, mut observe: impl FnMut(EpochReport
         generator: None,
         purpose: Use::Training,
         seed: spec.seed,
+        neighbor: Neighbor::None,
     })
     .await?;
     let batch_examples = spec.batch_examples.max(1);

@@ -124,6 +124,7 @@ impl Work<'_> {
             run: self.run,
             selection,
             observer: self.observer.clone(),
+            is_in_turns: self.config.inference.sleep_while_training,
             since: Instant::now(),
         };
         let evaluator = self.held_out.take().map(|(problems, rows)| Evaluator {

@@ -1,14 +1,71 @@
-//! How much memory a device has left, as far as somebody says.
+//! How much memory a device has for training, as far as somebody says.
 
 use std::path::Path;
 use std::process::Command;
 
 use tch::Device;
 
-/// Free bytes of `device`; `None` where nothing says.
-pub fn free_bytes(device: Device) -> Option<u64> {
+/// What a sleeping server keeps of a GPU: its CUDA context, and what does not lie in the pools that it empties. A guess,
+/// above what vLLM reports.
+pub const SLEEPING_BYTES: u64 = 3 << 30;
+
+/// Who else is going to take memory of the GPU that trains. A server that is being started shows in no figure yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Neighbor {
+    /// Nobody that is known of.
+    #[default]
+    None,
+    /// A server beside it, with this share of the whole.
+    Beside {
+        /// `inference.gpu_memory_frac`.
+        frac: f64,
+    },
+    /// A server that sleeps while there is training, and is started later.
+    InTurns,
+}
+
+/// Memory of a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuMemory {
+    /// What nobody has taken.
+    pub free_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+}
+
+impl GpuMemory {
+    /// The first GPU that this process sees, as the driver's own tool says; `None` where there is none.
+    pub fn read() -> Option<GpuMemory> {
+        let mut command = Command::new("nvidia-smi");
+        command.args(["--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits"]);
+        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+        let first = visible.as_deref().and_then(|list| list.split(',').next()).filter(|first| !first.is_empty());
+        command.args(["-i", first.unwrap_or("0")]);
+        let output = command.output().ok().filter(|output| output.status.success())?;
+        GpuMemory::parse(&String::from_utf8(output.stdout).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<GpuMemory> {
+        let (free, total) = text.trim().split_once(',')?;
+        let bytes = |mib: &str| Some(mib.trim().parse::<u64>().ok()? << 20);
+        Some(GpuMemory { free_bytes: bytes(free)?, total_bytes: bytes(total)? })
+    }
+
+    /// What training may take beside `neighbor`.
+    pub fn for_training(self, neighbor: Neighbor) -> u64 {
+        match neighbor {
+            Neighbor::None => self.free_bytes,
+            // Whether the server has taken its share by now or not.
+            Neighbor::Beside { frac } => self.free_bytes.min((self.total_bytes as f64 * (1.0 - frac)) as u64),
+            Neighbor::InTurns => self.free_bytes.saturating_sub(SLEEPING_BYTES),
+        }
+    }
+}
+
+/// Bytes of `device` that training may take; `None` where nothing says.
+pub fn for_training(device: Device, neighbor: Neighbor) -> Option<u64> {
     match device {
-        Device::Cuda(_) => of_gpu(),
+        Device::Cuda(_) => Some(GpuMemory::read()?.for_training(neighbor)),
         _ => of_host(),
     }
 }
@@ -46,18 +103,6 @@ fn left(read: &impl Fn(&str) -> Option<String>) -> Option<u64> {
     Some(limit.saturating_sub(used.saturating_sub(idle.unwrap_or(0))))
 }
 
-/// The first GPU that this process sees, as the driver's own tool says.
-fn of_gpu() -> Option<u64> {
-    let mut command = Command::new("nvidia-smi");
-    command.args(["--query-gpu=memory.free", "--format=csv,noheader,nounits"]);
-    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-    let first = visible.as_deref().and_then(|list| list.split(',').next()).filter(|first| !first.is_empty());
-    command.args(["-i", first.unwrap_or("0")]);
-    let output = command.output().ok().filter(|output| output.status.success())?;
-    let mib: u64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
-    Some(mib << 20)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,7 +112,20 @@ mod tests {
         let text = "MemTotal:       24689764 kB\nMemFree:          524288 kB\nMemAvailable:    2097152 kB\n";
         assert_eq!(meminfo(text, "MemAvailable:"), Some(2 << 30));
         assert_eq!(meminfo(text, "SwapFree:"), None);
-        assert!(free_bytes(Device::Cpu).is_some_and(|bytes| bytes > 1 << 20));
+        assert!(for_training(Device::Cpu, Neighbor::None).is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
+    fn a_server_that_has_not_begun_is_left_its_share() {
+        let memory = GpuMemory::parse("70000, 80000\n").unwrap();
+        let mib = |neighbor| memory.for_training(neighbor) >> 20;
+        assert_eq!(mib(Neighbor::None), 70000);
+        assert_eq!(mib(Neighbor::Beside { frac: 0.45 }), 44000, "it shows in no figure yet");
+        assert_eq!(mib(Neighbor::Beside { frac: 0.1 }), 70000, "somebody else has taken more");
+        assert_eq!(mib(Neighbor::InTurns), 70000 - 3 * 1024);
+        for text in ["", "70000", "a, b", "[N/A], [N/A]"] {
+            assert_eq!(GpuMemory::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 use super::backprop::Body;
 use super::checkpoint::{self, CheckpointMark};
 use super::error::TrainerError;
-use super::free_memory;
+use super::free_memory::{self, Neighbor};
 use super::generate::forward::Policy;
 use super::generate::{Generator, GeneratorSpec};
 use super::logprob::{Head, Scored, part, to_vec, upload};
@@ -49,6 +49,8 @@ pub struct TrainerSpec {
     pub purpose: Use,
     /// Seed of the run, for the initial weights of adapters.
     pub seed: u64,
+    /// Who else takes memory of the GPU.
+    pub neighbor: Neighbor,
 }
 
 /// Model, optimizer and settings.
@@ -451,7 +453,7 @@ fn plan(spec: &TrainerSpec, model: &ModelConfig, device: tch::Device) -> Result<
     let adapters = AdapterSpec::of(spec).map(AdapterSpec::checked).transpose()?;
     let workload = Workload { adapters, ..Workload::new(model, config, !device.is_cuda(), cache_bytes) };
     let limit_bytes = match config.memory_limit_mib {
-        0 => free_memory::free_bytes(device),
+        0 => free_memory::for_training(device, spec.neighbor),
         mib => Some(mib << 20),
     };
     // Examples of supervised training have no bound; what is too long for the budget is found out by trying.

@@ -87,6 +87,8 @@ pub struct Plan {
     pub asked_tokens: usize,
     /// The budget that is used: at most that.
     pub budget_tokens: usize,
+    /// What lasts from step to step.
+    pub lasting_bytes: u64,
     /// Predicted peak at that budget.
     pub peak_bytes: u64,
     /// Predicted peak at the configured one.
@@ -276,6 +278,7 @@ impl Workload {
         let plan = |budget_tokens: usize, fits_tokens| Plan {
             asked_tokens: self.rows,
             budget_tokens,
+            lasting_bytes: total(&self.lasting()),
             peak_bytes: self.peak_with(budget_tokens),
             asked_bytes,
             limit_bytes,

@@ -46,6 +46,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use checkpoint::{CheckpointInfo, CheckpointMark};
 pub use error::TrainerError;
+pub use free_memory::Neighbor;
 pub use generate::{GeneratorReport, GeneratorSpec};
 pub use learner::{Learner, TrainerSpec};
 pub use model::{Family, ModelSpec, init_model};
@@ -127,6 +128,18 @@ impl Trainer {
     /// The step runs on; its report is lost.
     pub async fn update(&self, groups: Vec<TrajectoryGroup>) -> Result<StepReport, TrainerError> {
         self.ask(|reply| Command::Update(groups, reply)).await
+    }
+
+    /// Gives the memory that was needed for a step, and is held for the next, back to the device: for a server that has
+    /// it between the steps.
+    ///
+    /// # Errors
+    /// libtorch refused.
+    ///
+    /// # Cancel safety
+    /// It may have been given back.
+    pub async fn yield_memory(&self) -> Result<(), TrainerError> {
+        self.ask(Command::YieldMemory).await
     }
 
     /// One supervised step: an optimizer step on the mean negative logprob of the response tokens.

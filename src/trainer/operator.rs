@@ -14,6 +14,24 @@ unsafe extern "C" {
     fn torch_new_list_reserve_size(size: usize, list: *mut *mut c_void) -> i32;
     fn torch_list_push_back(list: *mut c_void, element: u64) -> i32;
     fn torch_delete_list(list: *mut c_void) -> i32;
+    /// `device_cache.cpp`.
+    fn ds_empty_device_cache() -> i32;
+}
+
+/// Gives the memory that the allocator of the GPU holds for later back to it; nothing on a processor, whose allocator
+/// holds none.
+///
+/// # Errors
+/// libtorch refused.
+pub(super) fn empty_device_cache() -> Result<(), TrainerError> {
+    // SAFETY: it takes nothing, and catches what is thrown.
+    match unsafe { ds_empty_device_cache() } {
+        0 => Ok(()),
+        _ => Err(TrainerError::Torch {
+            operation: "giving memory back to the device",
+            message: "the allocator refused".to_owned(),
+        }),
+    }
 }
 
 /// The libtorch version whose conventions the words follow: 2.11.

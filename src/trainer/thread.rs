@@ -19,6 +19,7 @@ use super::export;
 use super::generate::{Generator, GeneratorReport};
 use super::learner::{Learner, TrainerSpec};
 use super::memory::Plan;
+use super::operator;
 use super::report::StepReport;
 use super::supervise::{SupervisedBatch, SupervisedReport};
 use crate::types::{Continuation, GenerateRequest, TokenId, TrajectoryGroup, WeightManifest, WeightVersion};
@@ -50,6 +51,8 @@ pub enum Command {
     Release(u64),
     /// What generation has done.
     GeneratorReport(Reply<GeneratorReport>),
+    /// Memory that is held for later, to the device.
+    YieldMemory(Reply<()>),
     /// Resume state to disk.
     Save(PathBuf, CheckpointMark, Reply<CheckpointInfo>),
     /// Resume state from disk.
@@ -291,6 +294,7 @@ impl Worker {
                 };
                 answer(reply, guarded("a merged export", export))
             }
+            Command::YieldMemory(reply) => answer(reply, operator::empty_device_cache()),
             Command::Save(dir, mark, reply) => {
                 self.turn("save checkpoint");
                 let save = || {

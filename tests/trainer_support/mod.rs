@@ -11,7 +11,9 @@ use orchestrator::config::{AdvantageForm, ComputeDtype, DeviceChoice, TrainConfi
 use orchestrator::rng::{Purpose, stream};
 use orchestrator::trainer::checkpoint::CheckpointMark;
 use orchestrator::trainer::pack::{self, PackedBatch, WeighedGroup};
-use orchestrator::trainer::{Family, GeneratorSpec, Learner, ModelSpec, Trainer, TrainerSpec, Use, init_model};
+use orchestrator::trainer::{
+    Family, GeneratorSpec, Learner, ModelSpec, Neighbor, Trainer, TrainerSpec, Use, init_model,
+};
 use orchestrator::types::{
     GroupNode, NodeId, ProblemId, Prompt, Provenance, RunId, StepId, TokenId, Trajectory, TrajectoryGroup, Verdict,
     WeightVersion,
@@ -47,6 +49,7 @@ pub fn spec(model_dir: &Path, config: TrainConfig) -> TrainerSpec {
         generator: None,
         purpose: Use::Training,
         seed: 5,
+        neighbor: Neighbor::None,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::{ComputeDtype, DeviceChoice, TrainConfig};
 use crate::data::{ChatTemplate, DataError, Message, ModelTokenizer, pose_chat, pose_text};
 use crate::error::Failure;
 use crate::report::text::lines;
-use crate::trainer::{GeneratorSpec, Trainer, TrainerSpec, Use};
+use crate::trainer::{GeneratorSpec, Neighbor, Trainer, TrainerSpec, Use};
 use crate::types::{Sampling, TokenId};
 
 /// Exit code where a signal called the answer off, as a shell reports SIGINT.
@@ -98,6 +98,7 @@ impl Talk<'_> {
             generator: Some(generator),
             purpose: Use::Generation,
             seed: 0,
+            neighbor: Neighbor::None,
         };
         let trainer = Trainer::spawn(spec).await?;
         self.remark(|| format!("loaded in {:.1} s", started.elapsed().as_secs_f64()));

@@ -256,6 +256,9 @@ fn command(
     } else {
         command.arg("--gpu-memory-utilization").arg(config.gpu_memory_frac.to_string());
     }
+    if config.sleep_while_training {
+        command.arg("--enable-sleep-mode");
+    }
     if let Some(rank) = adapter_rank {
         // One in use, and room for the next beside it.
         command.args(["--enable-lora", "--max-loras", "1", "--max-cpu-loras", "2", "--max-lora-rank"]);
