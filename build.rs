@@ -8,6 +8,7 @@ fn main() {
     if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
         println!("cargo:rerun-if-changed=src/trainer/device_cache.cpp");
+        println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
         // Beside `lib` in the wheel and in the archive alike.
         let include = std::path::Path::new(&lib).with_file_name("include");
         cc::Build::new()
@@ -15,6 +16,8 @@ fn main() {
             .std("c++17")
             .flag("-w")
             .include(include)
+            // Where headers and libraries are in different places.
+            .includes(std::env::var_os("LIBTORCH_INCLUDE").map(|dir| std::path::PathBuf::from(dir).join("include")))
             .file("src/trainer/device_cache.cpp")
             .compile("ds_device_cache");
     }

@@ -270,7 +270,7 @@ impl Hint for TrainerError {
             ),
             TrainerError::Checkpoint { .. } => Some("go on from the checkpoint before it".into()),
             TrainerError::TooLong { .. } | TrainerError::OutOfMemory { .. } => Some(
-                "nothing was changed by it; set `train.checkpoint_activations`, lower `train.vocab_chunk_tokens`, or free \
+                "set `train.checkpoint_activations`, lower `train.vocab_chunk_tokens`, or free \
                  memory"
                     .into(),
             ),

@@ -60,6 +60,14 @@ pub fn export_merged(
     let Some(adapters) = parameters.adapters() else { return export(parameters, source, dtype, dir, version) };
     let dir = std::path::absolute(dir).map_err(TrainerError::write(dir))?;
     let merged = lora::merged(parameters, adapters, |source_kind| kind_of(dtype).unwrap_or(source_kind))?;
+    for (name, tensor, _) in &merged {
+        let finite =
+            tensor.f_isfinite().and_then(|each| each.f_all()).map_err(TrainerError::torch("adding adapters"))?;
+        if finite.int64_value(&[]) == 0 {
+            let reason = "is not finite with the adapters added in this element type";
+            return Err(TrainerError::tensor(&dir, name, reason));
+        }
+    }
     folder::publish(&dir, |partial| fill(&merged, source, dtype, partial, &dir, version))
 }
 

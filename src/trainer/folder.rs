@@ -20,8 +20,10 @@ const PARTIAL: &str = ".partial-";
 /// folder that is already there is replaced. `fill` syncs its files.
 ///
 /// # Errors
-/// What `fill` says, or a failure to create or rename; `target` is as it was then.
+/// What `fill` says, a `target` that is no folder, or a failure to create or rename; `target` is as it was then.
 pub fn publish<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T, TrainerError>) -> Result<T, TrainerError> {
+    refuse_other(target)?;
+    sweep_dead(target)?;
     let partial = temporary(target);
     let result = fill_partial(&partial, fill).and_then(|filled| reveal(&partial, target).map(|()| filled));
     if result.is_err() {
@@ -37,6 +39,29 @@ fn fill_partial<T>(partial: &Path, fill: impl FnOnce(&Path) -> Result<T, Trainer
     let filled = fill(partial)?;
     sync_dir(partial)?;
     Ok(filled)
+}
+
+/// Only a folder is replaced: a file, a link or a device of this name is a slip, and would be lost.
+fn refuse_other(target: &Path) -> Result<(), TrainerError> {
+    match fs::symlink_metadata(target) {
+        Ok(found) if !found.is_dir() => Err(TrainerError::write(target)(ErrorKind::NotADirectory.into())),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes what processes that are no more have left of `target`.
+fn sweep_dead(target: &Path) -> Result<(), TrainerError> {
+    let mut start = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    start.push_str(PARTIAL);
+    let dir = Some(parent(target)).filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(&start).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            delete(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn reveal(partial: &Path, target: &Path) -> Result<(), TrainerError> {
@@ -127,6 +152,25 @@ fn parent(path: &Path) -> &Path {
 #[allow(clippy::unwrap_used, reason = "helpers of tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_folder_is_replaced_and_what_the_dead_left_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let fill = |partial: &Path| fs::write(partial.join("a"), "b").map_err(TrainerError::write(partial));
+        let (file, link, target) = (dir.path().join("file"), dir.path().join("link"), dir.path().join("new"));
+        fs::write(&file, "precious").unwrap();
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for wrong in [&file, &link] {
+            assert!(matches!(publish(wrong, fill), Err(TrainerError::Write { .. })));
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+        let (dead, alive) = (dir.path().join("new.partial-4194305"), dir.path().join("new.partial-1"));
+        for left in [&dead, &alive] {
+            fs::create_dir(left).unwrap();
+        }
+        publish(&target, fill).unwrap();
+        assert!(target.join("a").exists() && !dead.exists() && alive.exists());
+    }
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<String> =

@@ -454,7 +454,7 @@ fn plan(spec: &TrainerSpec, model: &ModelConfig, device: tch::Device) -> Result<
     let workload = Workload { adapters, ..Workload::new(model, config, !device.is_cuda(), cache_bytes) };
     let limit_bytes = match config.memory_limit_mib {
         0 => free_memory::for_training(device, spec.neighbor),
-        mib => Some(mib << 20),
+        mib => Some(mib.saturating_mul(1 << 20)),
     };
     // Examples of supervised training have no bound; what is too long for the budget is found out by trying.
     let longest_tokens = if spec.response_budget_tokens == u32::MAX { 0 } else { spec.response_budget_tokens };

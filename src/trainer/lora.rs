@@ -50,8 +50,8 @@ impl AdapterSpec {
     /// [`TrainerError::Setting`].
     pub fn checked(self) -> Result<AdapterSpec, TrainerError> {
         let wrong = |key, value, reason| Err(TrainerError::Setting { key, value, reason });
-        if self.rank < 1 {
-            return wrong("train.lora.rank", self.rank.to_string(), "it must be at least 1");
+        if !(1..=MOST_RANK).contains(&self.rank) {
+            return wrong("train.lora.rank", self.rank.to_string(), "it must be at least 1 and at most 512");
         }
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
             return wrong("train.lora.alpha", self.alpha.to_string(), "it must be above 0");
@@ -74,6 +74,9 @@ impl AdapterSpec {
         self.alpha / self.rank as f64
     }
 }
+
+/// The largest rank that vLLM takes.
+const MOST_RANK: i64 = 512;
 
 /// Names of A and B of the projection `prefix`.
 pub fn names(prefix: &str) -> [String; 2] {

@@ -14,6 +14,7 @@
 use super::error::TrainerError;
 use super::lora::{self, AdapterSpec};
 use super::model::ModelConfig;
+use super::model::flash::has_kernel;
 use super::model::tree_attention::most_masked_rows;
 use crate::config::{ComputeDtype, TrainConfig};
 
@@ -24,6 +25,8 @@ const INDEX: u64 = 8;
 /// What the process holds beside tensors on the processor: libtorch's code and tables, thread stacks and the buffers of
 /// its matrix products.
 const PROCESS_BYTES: u64 = 300 << 20;
+/// What CUDA takes for a process: its context, and the workspaces of its matrix products.
+const CONTEXT_BYTES: u64 = 700 << 20;
 /// The share of its own blocks that the allocator loses: glibc keeps freed blocks that the next tensor does not fit, and
 /// CUDA's caching allocator rounds up and splits.
 const FRAGMENTATION_FRAC: f64 = 0.05;
@@ -128,7 +131,7 @@ impl Workload {
         let lasting = self.lasting();
         let (head, body) = (self.head(), self.body());
         let tensors = total(&lasting) + total(&head).max(total(&body));
-        let process = if self.is_on_processor { PROCESS_BYTES } else { 0 };
+        let process = if self.is_on_processor { PROCESS_BYTES } else { CONTEXT_BYTES };
         let lost = (tensors as f64 * FRAGMENTATION_FRAC) as u64;
         Prediction { lasting, head, body, overhead_bytes: process + lost }
     }
@@ -139,6 +142,12 @@ impl Workload {
             ComputeDtype::Float32 => FLOAT,
             ComputeDtype::Bfloat16 => 2,
         }
+    }
+
+    fn has_chains(&self) -> bool {
+        let kind = if self.is_mixed() { tch::Kind::BFloat16 } else { tch::Kind::Float };
+        let device = if self.is_on_processor { tch::Device::Cpu } else { tch::Device::Cuda(0) };
+        has_kernel(device, kind, self.model.head_dim)
     }
 
     fn is_mixed(&self) -> bool {
@@ -187,11 +196,22 @@ impl Workload {
         let (rows, width) = (self.rows as u64, self.width());
         let hidden = self.model.hidden_size as u64 * width;
         let layers = self.model.layers as u64;
-        let masked = rows.min(most_masked_rows(self.is_on_processor) as u64);
-        let mask = if self.has_mask { masked * masked * width } else { 0 };
+        // Without a kernel for chains every forest is masked, of any size.
+        let masked = if self.has_chains() { rows.min(most_masked_rows(self.is_on_processor) as u64) } else { rows };
+        // The mask itself, and which rows see each other, twice, from which it is made.
+        let mask = if self.has_mask { masked * masked * (width + if self.is_on_processor { 0 } else { 2 }) } else { 0 };
+        let shared_heads = (self.model.heads - self.model.kv_heads) as u64;
+        // A masked call on a GPU repeats the keys and values that heads share; the graphs keep them.
+        let repeated = if self.has_mask && !self.is_on_processor {
+            2 * shared_heads * self.model.head_dim as u64 * width * masked
+        } else {
+            0
+        };
+        let repeated = repeated * if self.checkpoint_activations { 1 } else { self.model.layers as u64 };
         let kept = if self.checkpoint_activations { hidden } else { self.block_bytes_per_row() };
         vec![
             Term { name: "mask", bytes: mask },
+            Term { name: "repeated keys and values", bytes: repeated },
             Term { name: "rotation angles", bytes: 2 * rows * self.model.head_dim as u64 * width },
             // Token ids, source rows and targets.
             Term { name: "row numbers", bytes: 3 * rows * INDEX },
@@ -456,7 +476,6 @@ mod tests {
             Workload { rows: 1025, ..least.clone() },
             Workload { cache_bytes: 1, ..least.clone() },
             Workload { checkpoint_activations: false, ..least.clone() },
-            Workload { is_on_processor: true, ..least.clone() },
         ] {
             assert!(bytes(&more) > bytes(&least), "{more:?}");
         }

@@ -225,6 +225,17 @@ impl Trainer {
         commands.send(Command::Release(affinity)).await.map_err(|_| TrainerError::Stopped)
     }
 
+    /// Drops the keys and values of prompts and paths that no request in flight stands on: the next one reads all of its own.
+    ///
+    /// # Errors
+    /// A trainer without a generator.
+    ///
+    /// # Cancel safety
+    /// They may have been dropped.
+    pub async fn drop_cache(&self) -> Result<(), TrainerError> {
+        self.ask(Command::DropCache).await
+    }
+
     /// What generation has done since the last call.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Adapters on disk as the library PEFT lays them out, which vLLM reads as well: `adapter_config.json` and
 //! `adapter_model.safetensors`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use super::model::load::TensorFiles;
 use super::params::{Adapters, Parameters, Placement};
 use super::tensor_file::{Entry, write_synced};
 use crate::config::{ComputeDtype, ExportDtype};
-use crate::types::{WeightManifest, WeightVersion};
+use crate::types::{WeightManifest, WeightTensor, WeightVersion};
 
 /// Name of the file with the adapters.
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -81,6 +82,8 @@ struct Config {
 #[derive(Deserialize)]
 struct Origin {
     base_digest: Option<String>,
+    #[serde(default)]
+    tensors: BTreeMap<String, WeightTensor>,
 }
 
 /// The adapters in `dir` on the model in `model_dir`, in fp32 on the processor.
@@ -93,6 +96,8 @@ pub fn load(model_dir: &Path, dir: &Path) -> Result<Parameters, TrainerError> {
     let spec = read_config(&dir.join(CONFIG))?;
     let placement = Placement { dtype: ComputeDtype::Float32, device: Device::Cpu, is_offloaded: false };
     let parameters = Parameters::load_adapted(model_dir, &model, placement, spec)?;
+    let files = TensorFiles::open_file(&dir.join(WEIGHTS))?;
+    let tensors = files.tensors()?;
     let manifest = dir.join(export::MANIFEST);
     if manifest.exists() {
         let text = fs::read(&manifest).map_err(TrainerError::read(&manifest))?;
@@ -103,9 +108,12 @@ pub fn load(model_dir: &Path, dir: &Path) -> Result<Parameters, TrainerError> {
             let reason = format!("its adapters were trained on other weights than those in `{}`", model_dir.display());
             return Err(TrainerError::malformed(&manifest, reason));
         }
+        for (name, written) in &origin.tensors {
+            if tensors.bytes(name).is_none_or(|bytes| crc32fast::hash(bytes) != written.crc32) {
+                return Err(TrainerError::tensor(dir, name, "is not what was written: its checksum is another"));
+            }
+        }
     }
-    let files = TensorFiles::open_file(&dir.join(WEIGHTS))?;
-    let tensors = files.tensors()?;
     tensors.refuse_unknown(|name| name.strip_prefix(PREFIX).is_some_and(|name| parameters.get(name).is_some()))?;
     for parameter in parameters.iter() {
         let values = tensors.load(&format!("{PREFIX}{}", parameter.name), &parameter.master.size())?;
@@ -154,9 +162,20 @@ fn read_config(path: &Path) -> Result<AdapterSpec, TrainerError> {
         "bias",
         "fan_in_fan_out",
         "trainable_token_indices",
+        "alora_invocation_tokens",
+        "corda_config",
+        "eva_config",
+        "loftq_config",
     ];
     let fault = kinds.iter().find(|key| config.rest.get(**key).is_some_and(|value| !is_off(value)));
+    // These change the weights under the adapters as well.
+    let start = config.rest.get("init_lora_weights").and_then(Value::as_str).map(str::to_lowercase);
+    let changes_base =
+        start.filter(|start| ["pissa", "olora", "corda", "loftq"].iter().any(|other| start.starts_with(other)));
     let reason = match fault {
+        _ if changes_base.is_some() => {
+            Some("adapters whose `init_lora_weights` changes the model under them are not implemented".to_owned())
+        }
         Some(key) => Some(format!("adapters with `{key}` are not implemented")),
         None if config.peft_type != "LORA" => Some(format!("`peft_type` is `{}`, must be `LORA`", config.peft_type)),
         None => None,
@@ -164,5 +183,16 @@ fn read_config(path: &Path) -> Result<AdapterSpec, TrainerError> {
     if let Some(reason) = reason {
         return Err(TrainerError::malformed(path, reason));
     }
-    AdapterSpec { rank: config.r, alpha: config.lora_alpha, targets: config.target_modules, seed: 0 }.checked()
+    let spec = AdapterSpec { rank: config.r, alpha: config.lora_alpha, targets: config.target_modules, seed: 0 };
+    spec.checked().map_err(|error| match error {
+        TrainerError::Setting { key, value, reason } => {
+            let key = match key {
+                "train.lora.rank" => "r",
+                "train.lora.alpha" => "lora_alpha",
+                _ => "target_modules",
+            };
+            TrainerError::malformed(path, format!("`{key}` = {value}: {reason}"))
+        }
+        other => other,
+    })
 }

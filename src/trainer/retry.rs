@@ -13,7 +13,8 @@ use super::error::{TrainerError, first_line};
 use super::learner::Learner;
 
 /// How the messages of libtorch's allocators, for the processor and for CUDA, begin to say that there is no memory.
-const OUT_OF_MEMORY: [&str; 3] = ["out of memory", "can't allocate memory", "not enough memory"];
+const OUT_OF_MEMORY: [&str; 4] =
+    ["out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED"];
 
 /// The sizes of what is attempted.
 #[derive(Clone, Copy, Debug)]

@@ -49,6 +49,8 @@ pub enum Command {
     GeneratingVersion(Reply<Option<WeightVersion>>),
     /// A tree is finished.
     Release(u64),
+    /// Nothing cached of prompts and paths stays but what is in use.
+    DropCache(Reply<()>),
     /// What generation has done.
     GeneratorReport(Reply<GeneratorReport>),
     /// Memory that is held for later, to the device.
@@ -266,6 +268,13 @@ impl Worker {
                     generator.release(affinity);
                 }
                 true
+            }
+            Command::DropCache(reply) => {
+                let drop_cache = |generator: &mut Generator, _: &Learner| {
+                    generator.drop_cache();
+                    Ok(())
+                };
+                answer(reply, self.generating(drop_cache))
             }
             Command::GeneratorReport(reply) => {
                 answer(reply, self.generating(|generator, _| Ok(generator.take_report())))

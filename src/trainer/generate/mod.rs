@@ -177,6 +177,11 @@ impl Generator {
         self.cache.forget(affinity);
     }
 
+    /// Drops all keys and values that no running request stands on.
+    pub fn drop_cache(&mut self) {
+        while self.cache.evict() {}
+    }
+
     /// What was done since the last call.
     pub fn take_report(&mut self) -> GeneratorReport {
         let next = GeneratorReport { peak_bytes: self.meter.bytes(), ..GeneratorReport::default() };

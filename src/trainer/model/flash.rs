@@ -88,6 +88,9 @@ impl Flash {
 
 /// tch has the backward kernel only.
 fn forward_cuda(inputs: &Inputs) -> Result<(Tensor, Tensor), TrainerError> {
+    // The call by name keeps its reason to itself. What it is going to take is taken here first, where running out of
+    // memory has its name, and is then found in the allocator's cache.
+    drop(inputs.q.f_empty_like().map_err(TrainerError::torch("flash attention"))?);
     let mut call = Call::new("flash attention");
     call.tensor(&inputs.q);
     call.tensor(&inputs.k);

@@ -25,6 +25,7 @@ use mlp::Mlp;
 use rope::{Rope, RopeTables};
 use tree_attention::TreeAttention;
 
+use super::logprob::upload;
 use super::lora;
 use super::pack::PackedBatch;
 
@@ -268,7 +269,7 @@ impl Decoder {
     /// Numbers of rows or tokens as a tensor on the model's device, `[T]`.
     pub fn index(&self, values: &[u32]) -> Tensor {
         let wide: Vec<i64> = values.iter().map(|&value| i64::from(value)).collect();
-        Tensor::from_slice(&wide).to_device(self.device())
+        upload(Tensor::from_slice(&wide), self.device())
     }
 
     /// Angles of a batch, and how its rows see each other.
@@ -294,7 +295,7 @@ impl Decoder {
             return Form::Causal;
         }
         let size = batch.len() as i64;
-        let visible = Tensor::from_slice(&batch.visibility()).view([size, size]).to_device(device);
+        let visible = upload(Tensor::from_slice(&batch.visibility()).view([size, size]), device);
         let mut mask = Tensor::zeros([size, size], (kind, device));
         Form::Masked(mask.masked_fill_(&visible.logical_not(), f64::NEG_INFINITY))
     }
