@@ -26,7 +26,7 @@ advisories := https://github.com/rustsec/advisory-db
 own_deny := .tools/cargo-deny-$(deny_version)/bin/cargo-deny
 deny := $(or $(shell PATH="$(PATH)" command -v cargo-deny),$(own_deny))
 
-.PHONY: help setup setup-vllm build quickstart small-model compare bench-train test fmt lint deny test-rust test-python fuzz lock
+.PHONY: help setup setup-vllm build quickstart small-model compare siblings bench-train test fmt lint deny test-rust test-python fuzz lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -68,6 +68,9 @@ $(small)/config.json: | build
 compare: small-model ## the measurement of docs/measurements/2026-11-23-advantage-forms.md, about 15 minutes on two cores
 	@$(python) tests/measure/advantage_forms.py run --seeds 1 2 3
 	@$(python) tests/measure/advantage_forms.py table
+
+siblings: small-model ## the measurement of docs/measurements/2026-11-23-siblings-cpu.md: search alone, without training
+	@$(python) tests/measure/siblings.py
 
 bench-train: build ## our trainer beside PyTorch and transformers on the trees of RUN (runs/quickstart), a few minutes
 	@$(python) tests/measure/train_bench.py --model models/smollm2-135m-instruct --run $(or $(RUN),runs/quickstart) \

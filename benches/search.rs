@@ -40,7 +40,7 @@ fn children(tree: &Tree, node: NodeId, n: u32, dice: &mut Dice) -> Vec<Child> {
                 _ => Verdict::Incorrect,
             };
             let verdict = tree.is_terminal(node, &continuation).then_some(verdict);
-            Child { continuation, verdict }
+            Child::new(continuation, verdict)
         })
         .collect()
 }

@@ -237,7 +237,7 @@ async fn grow(sampler: &Trainer, tree_number: u32) -> Vec<(Vec<TokenId>, Vec<u32
         };
         let child = |continuation: Continuation| {
             let verdict = tree.is_terminal(node, &continuation).then(|| judge(&continuation));
-            Child { continuation, verdict }
+            Child::new(continuation, verdict)
         };
         let children: Vec<Child> = answer.into_iter().map(child).collect();
         tree.supply(node, children, Duration::ZERO).unwrap();

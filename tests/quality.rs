@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use orchestrator::data::load_problems;
 use orchestrator::types::Defect;
-use orchestrator::verify::defect;
+use orchestrator::verify::{defect, lost};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -47,6 +47,7 @@ fn a_clean_sample_is_clean_at_every_cut() {
         for (end, _) in sample.text.char_indices() {
             let cut = &sample.text[..end];
             assert_eq!(defect(cut, true), None, "{}:\n{cut}", sample.what);
+            assert_eq!(lost(cut), None, "{}:\n{cut}", sample.what);
         }
         // Not within the first character: half of one and nothing else is no text.
         for end in 4..sample.text.len().max(4) {
@@ -54,6 +55,28 @@ fn a_clean_sample_is_clean_at_every_cut() {
             assert_eq!(defect(&cut, true), None, "{}:\n{cut}", sample.what);
         }
     }
+}
+
+/// What ends in a loop as long as a defect may still be a matrix or a list that is being written.
+#[test]
+fn a_text_is_given_up_only_when_no_end_could_heal_it() {
+    let row = "x_1 & x_1 & ";
+    let sentence = "We go on with the next step of the proof. ";
+    let noise = "#@~` x%q !? @# z~ `` %! k ";
+    for (text, now, later) in [
+        (row.repeat(20), Some(Defect::Repetition), None),
+        (row.repeat(60), Some(Defect::Repetition), Some(Defect::Repetition)),
+        (sentence.repeat(6), Some(Defect::Repetition), None),
+        (sentence.repeat(20), Some(Defect::Repetition), Some(Defect::Repetition)),
+        ("1, 0, ".repeat(500), Some(Defect::Repetition), None),
+        (noise.repeat(3), Some(Defect::Garbled), None),
+        ("a\u{fffd}b ".repeat(300), Some(Defect::InvalidUtf8), Some(Defect::Repetition)),
+        ("plain words \u{fffd} and more of them".to_owned(), Some(Defect::InvalidUtf8), None),
+    ] {
+        assert_eq!((defect(&text, true), lost(&text)), (now, later), "{text}");
+    }
+    // What was a loop and has gone on since is left to the judgement of the whole.
+    assert_eq!(lost(&format!("{}But let us try another way.", sentence.repeat(40))), None);
 }
 
 #[test]
@@ -91,7 +114,7 @@ fn a_megabyte_of_anything_takes_milliseconds() {
         let mut best = Duration::MAX;
         for _ in 0..3 {
             let started = Instant::now();
-            std::hint::black_box(defect(&text, true));
+            std::hint::black_box((defect(&text, true), lost(&text)));
             best = best.min(started.elapsed());
         }
         let begin: String = text.chars().take(30).collect();
@@ -121,19 +144,28 @@ proptest! {
     fn a_loop_at_the_end_is_found(
         before in "[a-zA-Z0-9 .,=+\\\\{}]{0,2000}",
         unit in "[a-z ]{1,20}|[a-zA-Z ,.]{30,120}|[a-zA-Z0-9 =+\\\\{}.]{300,3000}",
-        cut_frac in 0.0_f64..1.0,
+        cut_frac in prop_oneof![Just(0.0), 0.0_f64..1.0],
     ) {
         prop_assume!(unit.bytes().any(|byte| byte.is_ascii_alphabetic()));
         let repeats = (400 / unit.len()).max(10);
         let cut = (unit.len() as f64 * cut_frac) as usize;
         let text = format!("{before}{}{}", unit.repeat(repeats), &unit[..cut]);
         prop_assert_eq!(defect(&text, true), Some(Defect::Repetition), "{}", text);
+        let more = format!("{text}{}", unit.repeat(1300 / unit.len() + 9));
+        prop_assume!(cut == 0);
+        prop_assert_eq!(lost(&more), Some(Defect::Repetition), "{}", more);
+    }
+
+    #[test]
+    fn what_is_lost_has_a_defect(unit in "[a-z&=+ ~@#%!?`.,0-9]{1,80}", repeats in 1_usize..60, end in "[a-z 0-9]{0,90}") {
+        let text = format!("{}{end}", unit.repeat(repeats));
+        prop_assert!(lost(&text).is_none() || defect(&text, true).is_some(), "{}", text);
     }
 
     #[test]
     fn arithmetic_is_clean(lines in prop::collection::vec((0_u32..5000, 0_u32..5000), 1..80)) {
         let sums: String = lines.iter().map(|(a, b)| format!("{a} + {b} = {}\n", a + b)).collect();
-        prop_assert_eq!(defect(&sums, false), None);
+        prop_assert_eq!((defect(&sums, false), lost(&sums)), (None, None));
         let list: Vec<String> = lines.iter().map(|(a, _)| a.to_string()).collect();
         prop_assert_eq!(defect(&list.join(", "), true), None);
     }

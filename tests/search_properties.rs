@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use naive_search::Naive;
 use orchestrator::config::{
-    Backtrace, DepthBonus, DynamicWidth, GammaRule, NegativeChoice, QUpdate, Rules, SearchConfig, TerminalsKept,
-    TieBreak, Unvisited, VisitRule,
+    Backtrace, DepthBonus, DynamicWidth, EntropyWidth, GammaRule, NegativeChoice, QUpdate, Rules, SearchConfig,
+    Siblings, TerminalsKept, TieBreak, Unvisited, VisitRule,
 };
-use orchestrator::search::{Child, Event, Next, SearchError, SpecialTokens, StopReason, Tree, harvest};
+use orchestrator::search::{Child, Ending, Event, Next, SearchError, SpecialTokens, StopReason, Tree, harvest};
 use orchestrator::types::{Continuation, FinishReason, NodeId, ProblemId, Prompt, Verdict, WeightVersion};
 use proptest::option;
 use proptest::prelude::*;
@@ -109,9 +109,29 @@ fn rules() -> impl Strategy<Value = SearchConfig> {
         })
 }
 
+/// Cheaper siblings: how many, when, and which are given up.
+fn savings() -> impl Strategy<Value = SearchConfig> {
+    let siblings = prop::sample::select(vec![Siblings::Eager, Siblings::Lazy, Siblings::Lazy]);
+    let entropy_width = option::weighted(0.4, (1..=5u32, 0.0..0.4f64, 0.01..0.6f64));
+    (siblings, 1..=3u32, 0..=2u32, any::<bool>(), entropy_width).prop_map(
+        |(siblings, first_width, refill_width, stop_garbled, entropy_width)| SearchConfig {
+            siblings,
+            first_width,
+            refill_width,
+            stop_garbled,
+            entropy_width: entropy_width.map(|(min_width, low_nats, span)| EntropyWidth {
+                min_width,
+                low_nats,
+                high_nats: low_nats + span,
+            }),
+            ..SearchConfig::default()
+        },
+    )
+}
+
 /// Every setting at random.
 fn config() -> impl Strategy<Value = SearchConfig> {
-    (sizes(), weights(), rules()).prop_map(|(sizes, weights, rules)| {
+    (sizes(), weights(), rules(), savings()).prop_map(|(sizes, weights, rules, savings)| {
         let least = u64::from(sizes.width * sizes.step_tokens);
         SearchConfig {
             width: sizes.width,
@@ -139,6 +159,13 @@ fn config() -> impl Strategy<Value = SearchConfig> {
             backtrace: weights.backtrace,
             q_update: weights.q_update,
             negative: weights.negative,
+            siblings: savings.siblings,
+            first_width: savings.first_width,
+            refill_width: savings.refill_width,
+            stop_garbled: savings.stop_garbled,
+            entropy_width: savings
+                .entropy_width
+                .map(|adaptive| EntropyWidth { min_width: adaptive.min_width.min(sizes.width), ..adaptive }),
             ..rules
         }
     })
@@ -151,7 +178,7 @@ fn policy() -> impl Strategy<Value = Policy> {
         any::<u64>(),
         (frac(&[0.02, 0.15, 0.4, 0.8]), frac(&[0.0, 0.2, 1.0])),
         (frac(&[0.0, 0.2, 0.6, 1.0]), frac(&[0.0, 0.3, 0.8]), frac(&[0.0, 0.0, 0.3])),
-        (frac(&[0.0, 0.0, 0.2]), frac(&[0.0, 0.0, 0.4, 1.0])),
+        (frac(&[0.0, 0.0, 0.2]), frac(&[0.0, 0.0, 0.4, 1.0]), frac(&[0.0, 0.1, 0.6])),
         prop::sample::select(vec![1u64, 2, 64]),
     )
         .prop_map(|(seed, ends, verdicts, hostile, levels)| Policy {
@@ -163,6 +190,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             error_frac: verdicts.2,
             empty_frac: hostile.0,
             nan_frac: hostile.1,
+            lost_frac: hostile.2,
             levels,
         })
 }
@@ -192,6 +220,7 @@ fn scanned_leader(tree: &Tree, leaves_only: bool) -> Option<(NodeId, f64)> {
     let rank = |node: NodeId| tree.node(node).unwrap().entropy_nats().unwrap_or(f64::INFINITY);
     let mut best: Option<(NodeId, f64)> = None;
     let mut stack = vec![NodeId::ROOT];
+    assert_eq!(tree.config().siblings, Siblings::Eager, "open places are not seen here");
     while let Some(id) = stack.pop() {
         let node = tree.node(id).unwrap();
         stack.extend(node.children().rev());
@@ -236,8 +265,13 @@ proptest! {
             let wanted = tree.next();
             if let Next::Expand { node, n } = wanted {
                 let node = tree.node(node).unwrap();
-                prop_assert!(!node.is_terminal() && node.children().len() == 0);
-                prop_assert_eq!(n, config.width_at(node.depth()));
+                let width = config.width_for(node.depth(), node.entropy_nats().unwrap_or(f64::NAN));
+                let sampled = node.children().len() as u32;
+                prop_assert!(!node.is_terminal() && n >= 1 && sampled + n <= width && width <= config.width);
+                match config.siblings {
+                    Siblings::Eager => prop_assert!(sampled == 0 && n == width),
+                    Siblings::Lazy => prop_assert_eq!(n, config.portion(width, sampled)),
+                }
                 prop_assert!(node.depth() < config.max_depth);
             }
             if step(&mut tree, END, |tag| policy.chunk(tag, config.step_tokens)).unwrap().is_none() {
@@ -285,7 +319,8 @@ proptest! {
                 prop_assert!(tree.node(node).unwrap().q_total() >= 0.0);
             }
 
-            for leaves_only in [true, config.frontier_leaves_only] {
+            let can_scan = config.siblings == Siblings::Eager;
+            for leaves_only in [true, config.frontier_leaves_only].into_iter().filter(|_| can_scan) {
                 prop_assert_eq!(tree.clone().frontier_leader(leaves_only), scanned_leader(&tree, leaves_only));
             }
         }
@@ -297,11 +332,31 @@ proptest! {
         prop_assert!(spent.expansions <= config.max_expansions);
         prop_assert!(config.max_generated_tokens == 0 || spent.generated_tokens <= config.max_generated_tokens);
         prop_assert_eq!(spent.generated_tokens, tree.nodes().map(|node| node.tokens().len() as u64).sum::<u64>());
-        prop_assert_eq!(spent.expansions, tree.nodes().filter(|node| node.children().len() > 0).count() as u64);
+        let expansions = tree.events().iter().filter(|event| matches!(event, Event::Expand { .. })).count() as u64;
+        prop_assert_eq!(spent.expansions, expansions);
+        let expanded = tree.nodes().filter(|node| node.children().len() > 0).count() as u64;
+        prop_assert!(spent.expansions == expanded || (config.siblings == Siblings::Lazy && spent.expansions > expanded));
+        // An exhausted tree has nothing left to sample under the rules that look at all of it.
+        if tree.next() == Next::Done(StopReason::Exhausted) && config.backtrace == Backtrace::Global {
+            prop_assert!(tree.nodes().all(|node| !node.has_room()), "an open place was left");
+        }
         for node in tree.nodes() {
             prop_assert!(node.depth() <= config.max_depth);
             prop_assert!(node.tokens().len() <= config.step_tokens as usize);
             prop_assert!(!node.is_terminal() || node.children().len() == 0, "a terminal was expanded");
+            let width = config.width_for(node.depth(), node.entropy_nats().unwrap_or(f64::NAN)) as usize;
+            prop_assert!(node.children().len() <= width);
+            prop_assert_eq!(node.has_room(), node.children().len() > 0 && node.children().len() < width);
+            for (index, child) in node.children().enumerate() {
+                let child = tree.node(child).unwrap();
+                prop_assert!(child.id() > node.id() && child.parent() == Some(node.id()));
+                prop_assert_eq!(child.child_index() as usize, index);
+            }
+            prop_assert!(node.children().rev().eq(node.children().collect::<Vec<_>>().into_iter().rev()));
+            if node.ending() == Some(Ending::Lost) {
+                prop_assert!(config.stop_garbled && node.depth() < config.max_depth);
+                prop_assert_eq!((node.verdict(), node.reward()), (Some(Verdict::NoAnswer), Some(config.incomplete_reward)));
+            }
             prop_assert_eq!(node.backup_order().is_some(), distinct.contains(&node.id()));
             if node.verdict() == Some(Verdict::Error) {
                 prop_assert!(node.backup_order().is_none() && node.visits() == 0 && node.reward().is_none());
@@ -467,7 +522,7 @@ fn going_on() -> Child {
         finish: FinishReason::Length,
         weight_version: WeightVersion(1),
     };
-    Child { continuation, verdict: None }
+    Child::new(continuation, None)
 }
 
 fn ended(verdict: Option<Verdict>) -> Child {
@@ -480,10 +535,10 @@ fn ended(verdict: Option<Verdict>) -> Child {
 fn a_wrong_supply_is_refused_and_changes_nothing() {
     let too_long = Child {
         continuation: Continuation { tokens: vec![5; 4], logprobs: vec![-0.5; 4], ..going_on().continuation },
-        verdict: None,
+        ..going_on()
     };
     let unequal =
-        Child { continuation: Continuation { logprobs: vec![-0.5; 2], ..going_on().continuation }, verdict: None };
+        Child { continuation: Continuation { logprobs: vec![-0.5; 2], ..going_on().continuation }, ..going_on() };
     let (node, root) = (NodeId::ROOT, NodeId::ROOT);
     let cases = [
         (NodeId(3), vec![], SearchError::NotWanted { supplied: NodeId(3), wanted: Some(root) }),
@@ -496,6 +551,7 @@ fn a_wrong_supply_is_refused_and_changes_nothing() {
             vec![Child { verdict: Some(Verdict::Correct), ..going_on() }, going_on()],
             SearchError::VerdictUnexpected { node, child: 0 },
         ),
+        (root, vec![Child { is_lost: true, ..going_on() }, going_on()], SearchError::LossUnexpected { node, child: 0 }),
     ];
     let mut tree = Tree::new(&small(), SpecialTokens::default(), 0).unwrap();
     let fresh = format!("{tree:?}");
@@ -517,9 +573,9 @@ fn a_wrong_supply_is_refused_and_changes_nothing() {
 #[test]
 fn fresh_siblings_are_ranked_by_confidence_or_by_index() {
     let confident =
-        Child { continuation: Continuation { logprobs: vec![-0.1; 3], ..going_on().continuation }, verdict: None };
+        Child { continuation: Continuation { logprobs: vec![-0.1; 3], ..going_on().continuation }, ..going_on() };
     let silent =
-        Child { continuation: Continuation { logprobs: vec![f32::NAN; 3], ..going_on().continuation }, verdict: None };
+        Child { continuation: Continuation { logprobs: vec![f32::NAN; 3], ..going_on().continuation }, ..going_on() };
     for (rules, chosen) in [(Rules::Paper, 3), (Rules::Released, 1)] {
         let config = SearchConfig { rules, width: 3, ..small() };
         let mut tree = Tree::new(&config, SpecialTokens::default(), 0).unwrap();
@@ -560,6 +616,38 @@ fn an_end_in_the_last_slot_ends_the_branch_by_the_paper_only() {
         assert_eq!(tree.is_terminal(NodeId::ROOT, &shown), terminal);
         assert!(!tree.is_terminal(NodeId::ROOT, &going_on().continuation));
     }
+}
+
+/// Under lazy siblings the first way down costs one continuation a level, and what is left open is found again.
+#[test]
+fn a_lazy_search_pays_for_siblings_when_it_comes_back() {
+    let config = SearchConfig { siblings: Siblings::Lazy, width: 3, trajectories: 4, ..small() };
+    let mut tree = Tree::new(&config, SpecialTokens::default(), 0).unwrap();
+    let wrong = || Child { verdict: Some(Verdict::Incorrect), ..going_on() };
+    let mut supply = |wanted: (u32, u32), children: Vec<Child>| {
+        assert_eq!(tree.next(), Next::Expand { node: NodeId(wanted.0), n: wanted.1 });
+        tree.supply(NodeId(wanted.0), children, Duration::ZERO).unwrap();
+        let scores = tree.frontier_leader(true);
+        (scores, tree.tag(NodeId(tree.nodes().len() as u32 - 1)))
+    };
+    supply((0, 1), vec![going_on()]);
+    supply((1, 1), vec![going_on()]);
+    // A failure all the way: the values are -1/3, -2/3 and -0.1 of the root, whose places are the best.
+    let (leader, _) = supply((2, 1), vec![wrong()]);
+    let score = 0.4 * (-0.1f64).tanh() + 0.01 * (1.0f64 / 3.0).sqrt();
+    assert_eq!(leader, Some((NodeId::ROOT, score)));
+    // Both missing ones at once; what was sampled later has the next indices.
+    let (_, tag) = supply((0, 2), vec![going_on(), going_on()]);
+    assert_eq!(tag, "0.3");
+    // UCT takes one that was never visited, and the way down is narrow again.
+    let (_, tag) = supply((4, 1), vec![going_on()]);
+    assert_eq!(tag, "0.2.1");
+    // A success: the deepest open places are now the best ones.
+    let right = Child { verdict: Some(Verdict::Correct), ..going_on() };
+    let (leader, _) = supply((6, 1), vec![right]);
+    assert_eq!(leader.map(|(node, _)| node), Some(NodeId(6)));
+    assert_eq!(tree.next(), Next::Expand { node: NodeId(6), n: 2 });
+    assert_eq!(tree.node(NodeId(6)).unwrap().selected_after(), Some(6));
 }
 
 #[test]

@@ -149,6 +149,7 @@ fn recorded(policy: &Value) -> impl FnMut(&str) -> Chunk + '_ {
                 .map(|logprob| logprob.as_f64().map_or(f32::NAN, |logprob| logprob as f32))
                 .collect(),
             verdict: verdict(&node["outcome"]),
+            is_lost: false,
         }
     }
 }

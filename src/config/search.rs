@@ -127,6 +127,30 @@ pub struct DynamicWidth {
     pub decay: u32,
 }
 
+/// When the continuations of a node are sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Siblings {
+    /// All of them when the node is expanded.
+    Eager,
+    /// Some of them when the node is expanded, the others when the node is chosen again: see [`SearchConfig::siblings`].
+    Lazy,
+}
+
+/// A width that grows with the entropy H of the node that is expanded: `min_width` up to `low_nats`, the full width from
+/// `high_nats` on, on the straight line and rounded in between. A policy that was sure of what it just wrote mostly is
+/// of what follows, and its siblings are then copies of each other. The prompt, whose H is unknown, has the full width.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntropyWidth {
+    /// Smallest width, at least 1.
+    pub min_width: u32,
+    /// Mean -logprob of the node's own tokens up to which `min_width` is used.
+    pub low_nats: f64,
+    /// The same from which on the full width is used; above `low_nats`.
+    pub high_nats: f64,
+}
+
 /// The search of one problem. Defaults are the paper's (appendix A). Every key but `event_log` changes results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -212,8 +236,32 @@ pub struct SearchConfig {
     /// The entropy of a path leaves out closing padding tokens, so that where padding and end-of-text share an id the
     /// closing end-of-text does not count. Released: true. Paper: false.
     pub entropy_skips_padding: Option<bool>,
+    /// When the continuations of a node are sampled. Under both rule sets `eager`: all of them at once.
+    ///
+    /// With `lazy` an expansion samples `first_width` of them. The other places stay open, and count in every choice as
+    /// the children that they would hold: a frontier score depends on the parent's value and the depth alone (unless the
+    /// entropy term is on, where the mean entropy of the sampled siblings stands in), so a missing child ranks exactly
+    /// where it would rank if it had been paid for; UCT sees it as a child never visited. A tie goes to what is sampled
+    /// already, so nothing is paid for that has an equal at hand. A node that is chosen while places are open, for
+    /// itself or for one of them, gets `refill_width` more continuations, and the search goes on below it as after any
+    /// expansion. A tree is exhausted when neither a leaf nor an open place is left.
+    ///
+    /// What changes: siblings that were never sampled cannot be preferred for their confidence, nor back up a correct
+    /// answer beside the one that was followed.
+    pub siblings: Siblings,
+    /// Continuations of a first expansion with `siblings = "lazy"`, at least 1.
+    pub first_width: u32,
+    /// Continuations by which a chosen node with open places grows, with `siblings = "lazy"`; 0 is all that are missing.
+    pub refill_width: u32,
+    /// A branch whose text so far is garbled or in an endless loop ends there, as one that was cut off without an answer
+    /// (`incomplete_reward`), and is not expanded any further. Only what is beyond doubt: see
+    /// [`lost`](crate::verify::lost).
+    pub stop_garbled: bool,
     /// A width that shrinks with depth; absent: `width` everywhere.
     pub dynamic_width: Option<DynamicWidth>,
+    /// A width that grows with the entropy of the node; absent: the same for all. With `dynamic_width` it is what that
+    /// one allows at the depth which is reached at `high_nats`.
+    pub entropy_width: Option<EntropyWidth>,
 }
 
 impl Default for SearchConfig {
@@ -255,7 +303,12 @@ impl Default for SearchConfig {
             uct_single_precision: None,
             gamma: None,
             entropy_skips_padding: None,
+            siblings: Siblings::Eager,
+            first_width: 1,
+            refill_width: 0,
+            stop_garbled: false,
             dynamic_width: None,
+            entropy_width: None,
         }
     }
 }
@@ -374,6 +427,27 @@ impl SearchConfig {
         u32::try_from(left).unwrap_or(self.width).max(dynamic.min_width)
     }
 
+    /// Continuations of a node at `depth` whose own tokens have this mean -logprob; NaN is unknown.
+    pub fn width_for(&self, depth: u32, entropy_nats: f64) -> u32 {
+        let full = self.width_at(depth);
+        let Some(adaptive) = self.entropy_width.filter(|_| !entropy_nats.is_nan()) else { return full };
+        let least = adaptive.min_width.min(full);
+        let share = (entropy_nats - adaptive.low_nats) / (adaptive.high_nats - adaptive.low_nats);
+        // Between `least` and `full`.
+        least + (share.clamp(0.0, 1.0) * f64::from(full - least)).round() as u32
+    }
+
+    /// Continuations of the next expansion of a node that has `sampled` of `width`; 0 if it has all.
+    pub fn portion(&self, width: u32, sampled: u32) -> u32 {
+        let missing = width.saturating_sub(sampled);
+        match self.siblings {
+            Siblings::Eager => missing,
+            Siblings::Lazy if sampled == 0 => missing.min(self.first_width),
+            Siblings::Lazy if self.refill_width == 0 => missing,
+            Siblings::Lazy => missing.min(self.refill_width),
+        }
+    }
+
     /// Everything wrong with this section, one message a problem, each naming its key; empty if it can be searched with.
     pub fn problems(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -387,6 +461,7 @@ impl SearchConfig {
             ("step_tokens", self.step_tokens),
             ("max_depth", self.max_depth),
             ("trajectories", self.trajectories),
+            ("first_width", self.first_width),
         ] {
             require(value >= 1, key, &value, "at least 1");
         }
@@ -432,6 +507,28 @@ impl SearchConfig {
                 &format!("at most `search.max_depth` = {} with a dynamic width", self.max_depth),
             );
         }
+        if let Some(adaptive) = self.entropy_width {
+            require(
+                adaptive.min_width >= 1 && adaptive.min_width <= self.width,
+                "entropy_width.min_width",
+                &adaptive.min_width,
+                &format!("between 1 and `search.width` = {}", self.width),
+            );
+            require(
+                adaptive.low_nats.is_finite() && adaptive.low_nats >= 0.0,
+                "entropy_width.low_nats",
+                &adaptive.low_nats,
+                "a finite number, at least 0",
+            );
+            require(
+                // A lower bound that is no number has its own message.
+                adaptive.high_nats.is_finite()
+                    && (adaptive.low_nats.is_nan() || adaptive.high_nats > adaptive.low_nats),
+                "entropy_width.high_nats",
+                &adaptive.high_nats,
+                &format!("a finite number above `search.entropy_width.low_nats` = {}", adaptive.low_nats),
+            );
+        }
         found
     }
 }
@@ -454,8 +551,12 @@ mod tests {
 
     #[test]
     fn toml_keeps_every_value_and_refuses_unknown_keys() {
-        let config =
-            SearchConfig { dynamic_width: Some(DynamicWidth { min_width: 2, decay: 1 }), ..SearchConfig::default() };
+        let config = SearchConfig {
+            siblings: Siblings::Lazy,
+            dynamic_width: Some(DynamicWidth { min_width: 2, decay: 1 }),
+            entropy_width: Some(EntropyWidth { min_width: 1, low_nats: 0.1, high_nats: 0.5 }),
+            ..SearchConfig::default()
+        };
         for config in [config.clone(), config.resolved()] {
             let text = toml::to_string(&config).unwrap();
             assert_eq!(toml::from_str::<SearchConfig>(&text).unwrap(), config, "{text}");
@@ -477,10 +578,38 @@ mod tests {
     }
 
     #[test]
+    fn a_width_grows_with_entropy() {
+        let entropy_width = Some(EntropyWidth { min_width: 2, low_nats: 0.25, high_nats: 0.75 });
+        let config = SearchConfig { entropy_width, ..SearchConfig::default() };
+        let widths = [0.0, 0.25, 0.5, 0.51, 0.75, 9.0, f64::NAN].map(|entropy_nats| config.width_for(3, entropy_nats));
+        assert_eq!(widths, [2, 2, 5, 5, 8, 8, 8]);
+        let dynamic_width = Some(DynamicWidth { min_width: 1, decay: 7 });
+        let narrow = SearchConfig { dynamic_width, ..config };
+        assert_eq!([0.0, 9.0].map(|entropy_nats| narrow.width_for(63, entropy_nats)), [1, 1]);
+        assert_eq!(SearchConfig::default().width_for(3, 0.0), 8);
+    }
+
+    #[test]
+    fn lazy_siblings_come_in_portions() {
+        let eager = SearchConfig::default();
+        let lazy = SearchConfig { siblings: Siblings::Lazy, first_width: 2, ..SearchConfig::default() };
+        let slow = SearchConfig { refill_width: 3, ..lazy.clone() };
+        let portions = |config: &SearchConfig| [0, 2, 5, 8].map(|sampled| config.portion(8, sampled));
+        assert_eq!(portions(&eager), [8, 6, 3, 0]);
+        assert_eq!(portions(&lazy), [2, 6, 3, 0]);
+        assert_eq!(portions(&slow), [2, 3, 3, 0]);
+        assert_eq!(lazy.portion(1, 0), 1);
+    }
+
+    #[test]
     fn each_bad_value_is_named() {
         assert_eq!(SearchConfig::default().problems(), Vec::<String>::new());
         let good = SearchConfig::default();
-        let cases: [(&str, SearchConfig); 16] = [
+        let by_entropy = |min_width, low_nats, high_nats| SearchConfig {
+            entropy_width: Some(EntropyWidth { min_width, low_nats, high_nats }),
+            ..SearchConfig::default()
+        };
+        let cases: [(&str, SearchConfig); 20] = [
             ("width", SearchConfig { width: 0, ..good.clone() }),
             ("step_tokens", SearchConfig { step_tokens: 0, ..good.clone() }),
             ("max_depth", SearchConfig { max_depth: 0, ..good.clone() }),
@@ -500,6 +629,10 @@ mod tests {
                 "dynamic_width.min_width",
                 SearchConfig { dynamic_width: Some(DynamicWidth { min_width: 0, decay: 1 }), ..good.clone() },
             ),
+            ("first_width", SearchConfig { first_width: 0, ..good.clone() }),
+            ("entropy_width.min_width", by_entropy(9, 0.1, 0.5)),
+            ("entropy_width.low_nats", by_entropy(1, -0.1, 0.5)),
+            ("entropy_width.high_nats", by_entropy(1, 0.5, 0.5)),
         ];
         for (key, config) in cases {
             let problems = config.problems();

@@ -35,7 +35,7 @@ impl StopReason {
 /// What a tree has used up so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Nodes that got children.
+    /// Times that a node got children.
     pub expansions: u64,
     /// Tokens sampled, those of unused terminals included.
     pub generated_tokens: u64,
@@ -43,9 +43,9 @@ pub struct Spent {
     pub elapsed: Duration,
 }
 
-/// Why an expansion of `width` continuations may not begin; `None` if it may.
-pub(super) fn exceeded(config: &SearchConfig, spent: &Spent, width: u32) -> Option<StopReason> {
-    let worst_tokens = u64::from(width) * u64::from(config.step_tokens);
+/// Why an expansion of `count` continuations may not begin; `None` if it may.
+pub(super) fn exceeded(config: &SearchConfig, spent: &Spent, count: u32) -> Option<StopReason> {
+    let worst_tokens = u64::from(count) * u64::from(config.step_tokens);
     if config.max_expansions != 0 && spent.expansions >= config.max_expansions {
         Some(StopReason::ExpansionBudget)
     } else if config.max_generated_tokens != 0 && spent.generated_tokens + worst_tokens > config.max_generated_tokens {

@@ -43,6 +43,13 @@ pub(super) fn rank(entropy_nats: f64) -> f64 {
     if entropy_nats.is_nan() { f64::INFINITY } else { entropy_nats }
 }
 
+/// Mean over the children of `parent` of their own entropies, without the unknown ones; NaN if all are unknown.
+pub(super) fn mean_of_known(arena: &Arena, parent: u32) -> f64 {
+    let known = arena.children(parent).map(|child| arena.stats(child).entropy_nats).filter(|nats| !nats.is_nan());
+    let (sum_nats, count) = known.fold((0.0, 0u32), |(sum_nats, count), nats| (sum_nats + nats, count + 1));
+    sum_nats / f64::from(count)
+}
+
 /// Entropy of the path from the root to `leaf`, without the closing tokens equal to `skipped`.
 pub(super) fn path_entropy_nats(arena: &Arena, leaf: u32, skipped: Option<TokenId>) -> f64 {
     let Some(skipped) = skipped else { return arena.body(leaf).path_logprobs.entropy_nats() };

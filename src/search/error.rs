@@ -70,6 +70,14 @@ pub enum SearchError {
         /// Index of the continuation, from 0.
         child: usize,
     },
+    /// A continuation was called lost that is terminal anyway, or although `search.stop_garbled` is off.
+    #[error("continuation `{child}` of node `{node}` is called lost, but must not be")]
+    LossUnexpected {
+        /// The node being expanded.
+        node: NodeId,
+        /// Index of the continuation, from 0.
+        child: usize,
+    },
     /// Node ids are used up.
     #[error("the tree cannot grow beyond `{nodes}` nodes")]
     TooManyNodes {

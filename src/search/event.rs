@@ -37,6 +37,29 @@ pub struct Selection {
     pub score: f64,
 }
 
+/// What a score was made of: the parts that are there add up to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScoreParts {
+    /// Of values: q_mean under UCT; of the frontier's score what the parent's and the node's own q_mean contribute.
+    pub value: f64,
+    /// What UCT adds for being little visited; infinite for a child never visited under
+    /// [`Unvisited::First`](crate::config::Unvisited). `None` of a frontier score.
+    pub exploration: Option<f64>,
+    /// Of the node's entropy; `None` where it does not take part.
+    pub entropy: Option<f64>,
+    /// Of the depth; `None` under UCT.
+    pub depth: Option<f64>,
+}
+
+impl ScoreParts {
+    /// Whether these are what `score` was made of, but for rounding.
+    pub(super) fn make(&self, score: f64) -> bool {
+        let others = [self.exploration, self.entropy, self.depth];
+        let sum = others.into_iter().flatten().fold(self.value, |sum, part| sum + part);
+        sum == score || (sum - score).abs() <= 1e-9 * score.abs().max(1.0)
+    }
+}
+
 /// One entry of the event log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {

@@ -5,10 +5,14 @@
 //! of what changed are folded again: work in proportion to depth times width, whatever the size of the tree. Folding
 //! a node, then its subtree, child by child, replacing the leader only by something better, visits candidates in
 //! depth-first pre-order; so ties fall as in a full scan, without ever comparing two positions.
+//!
+//! The open places of a node take part as one candidate, behind its children and their subtrees, under the name of the
+//! node itself.
 
 use crate::config::{DepthBonus, SearchConfig, SearchRules, TieBreak};
 
 use super::entropy;
+use super::event::ScoreParts;
 use super::node::{Arena, Stats};
 
 /// Stale nodes after which they are folded even if nobody asks, so that no single step pays for a long history.
@@ -74,9 +78,32 @@ impl Scoring {
         quality + self.entropy_weight * node.entropy_nats + shared.depth_bonus
     }
 
+    /// Score of a child of a node that was not sampled yet: what it would be with the mean entropy of its siblings.
+    fn of_missing(&self, shared: Shared, siblings_nats: f64) -> f64 {
+        if self.entropy_weight == 0.0 {
+            return shared.quality + shared.depth_bonus;
+        }
+        if siblings_nats.is_nan() {
+            return f64::NEG_INFINITY;
+        }
+        shared.quality + self.entropy_weight * siblings_nats + shared.depth_bonus
+    }
+
     /// Score of `node` below `parent`.
     pub(super) fn score(&self, parent: &Stats, node: &Stats) -> f64 {
         self.of(self.shared(parent), node)
+    }
+
+    /// What [`Self::score`] adds up.
+    pub(super) fn parts(&self, parent: &Stats, node: &Stats) -> ScoreParts {
+        let shared = self.shared(parent);
+        let own = if self.self_value_weight > 0.0 { self.self_value_weight * node.q_mean().tanh() } else { 0.0 };
+        ScoreParts {
+            value: shared.quality + own,
+            exploration: None,
+            entropy: (self.entropy_weight != 0.0).then_some(self.entropy_weight * node.entropy_nats),
+            depth: Some(shared.depth_bonus),
+        }
     }
 }
 
@@ -111,7 +138,7 @@ pub(super) struct Frontier {
     scoring: Scoring,
     ties: TieBreak,
     leaves_only: bool,
-    /// By node: the best live node without children strictly below it.
+    /// By node: the best live node without children strictly below it, or a node with open places.
     leaves: Vec<Leader>,
     /// By node: the best live node strictly below it; empty if only leaves take part.
     live: Vec<Leader>,
@@ -157,7 +184,8 @@ impl Frontier {
         }
     }
 
-    /// The best node and its score: among those without children if `leaves_only`, else among all live nodes.
+    /// The best node and its score: among those without children and those with open places if `leaves_only`, else among
+    /// all live nodes.
     pub(super) fn leader(&mut self, arena: &Arena, leaves_only: bool) -> Option<(u32, f64)> {
         self.refresh(arena);
         let best = if leaves_only || self.leaves_only { self.leaves[0] } else { self.live[0] };
@@ -211,6 +239,12 @@ impl Frontier {
                 live.challenge(own, self.ties);
                 live.challenge(self.live[child as usize], self.ties);
             }
+        }
+        if arena.stats(parent).has_room {
+            let score = self.scoring.of_missing(shared, entropy::mean_of_known(arena, parent));
+            let place = Leader { score, entropy_rank: f64::INFINITY, node: parent };
+            leaf.challenge(place, self.ties);
+            live.challenge(place, self.ties);
         }
         self.leaves[parent as usize] = leaf;
         if !self.leaves_only {

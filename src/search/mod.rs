@@ -11,7 +11,8 @@
 //!
 //! Invariants:
 //! - Pure: no IO, no clock. The same settings, the same seed and the same continuations give the same tree.
-//! - A node is expanded at most once; its children have consecutive ids, larger than its own.
+//! - A node is expanded once, or in portions (`siblings = "lazy"`); it never has more children than its width, and their
+//!   ids are larger than its own and follow each other within a portion.
 //! - A terminal is backed up at most once and never expanded; one whose check failed is never backed up at all.
 //! - A node once on the path of a correct terminal is never negative, under the constrained update.
 //! - A call that fails leaves the tree as it was.
@@ -35,7 +36,7 @@ mod uct;
 pub use budget::{Spent, StopReason};
 pub use entropy::mean_entropy_nats;
 pub use error::SearchError;
-pub use event::{Event, SelectKind, Selection};
+pub use event::{Event, ScoreParts, SelectKind, Selection};
 pub use harvest::harvest;
 pub use node::NodeRef;
 pub use terminal::{CORRECT_REWARD, Ending, SpecialTokens, reward};

@@ -1,15 +1,16 @@
 //! The nodes of one tree, in the order in which they were generated.
 //!
-//! A node is expanded at most once and gets all its children then, so siblings have consecutive ids and a parent's id
-//! is always smaller than its children's. What the search reads at every step (counts, values, links) lies apart from
+//! A parent's id is always smaller than its children's. The children of one expansion have consecutive ids; a node whose
+//! places are filled in several portions has several such runs, of which all but the first are kept in a side table. What the search reads at every step (counts, values, links) lies apart from
 //! what it only keeps (tokens, logprobs, provenance): a walk to the root through a tree of 100,000 nodes stays in cache.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::types::{Continuation, FinishReason, NodeId, TokenId, Verdict, WeightVersion};
 
 use super::entropy::LogprobSum;
-use super::event::Selection;
+use super::event::{ScoreParts, Selection};
 use super::terminal::Ending;
 
 /// What may still happen to a node.
@@ -38,6 +39,8 @@ pub(super) struct Stats {
     pub(super) depth: u32,
     pub(super) visits: u32,
     pub(super) fate: Fate,
+    /// It was expanded, and has places left for further children.
+    pub(super) has_room: bool,
 }
 
 impl Stats {
@@ -52,6 +55,10 @@ impl Stats {
 
     pub(super) fn has_children(&self) -> bool {
         self.child_count > 0
+    }
+
+    pub(super) fn child_count(&self) -> u32 {
+        self.child_count
     }
 }
 
@@ -77,7 +84,9 @@ pub(super) struct Body {
     pub(super) path_logprobs: LogprobSum,
     pub(super) path_tokens: u64,
     pub(super) leaf: Option<Leaf>,
-    pub(super) selected: Option<Selection>,
+    pub(super) selected: Option<(Selection, Option<ScoreParts>)>,
+    /// Expansions of the tree that came before the last selection of this node.
+    pub(super) selected_after: u64,
 }
 
 /// All nodes of a tree.
@@ -85,6 +94,8 @@ pub(super) struct Body {
 pub(super) struct Arena {
     stats: Vec<Stats>,
     bodies: Vec<Body>,
+    /// Of the nodes that were expanded again: the children that do not follow on the first ones.
+    later: BTreeMap<u32, Vec<u32>>,
 }
 
 impl Arena {
@@ -99,6 +110,7 @@ impl Arena {
             depth: 0,
             visits: 0,
             fate: Fate::Live,
+            has_room: false,
         };
         let body = Body {
             tokens: Vec::new(),
@@ -109,8 +121,9 @@ impl Arena {
             path_tokens: 0,
             leaf: None,
             selected: None,
+            selected_after: 0,
         };
-        Arena { stats: vec![stats], bodies: vec![body] }
+        Arena { stats: vec![stats], bodies: vec![body], later: BTreeMap::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -143,9 +156,23 @@ impl Arena {
     }
 
     /// The children in index order.
-    pub(super) fn children(&self, node: u32) -> Range<u32> {
+    pub(super) fn children(&self, node: u32) -> Children<'_> {
         let stats = self.stats(node);
-        stats.first_child..stats.first_child + stats.child_count
+        // Usually there is no such node at all.
+        let later = if self.later.is_empty() { None } else { self.later.get(&node) };
+        let later = later.map_or(&[][..], Vec::as_slice);
+        let first = stats.first_child..stats.first_child + stats.child_count - later.len() as u32;
+        Children { first, later }
+    }
+
+    /// The child of `node` at `index`, which must be below [`Stats::child_count`].
+    pub(super) fn child(&self, node: u32, index: u32) -> u32 {
+        let children = self.children(node);
+        let in_first = children.first.end - children.first.start;
+        match index.checked_sub(in_first) {
+            None => children.first.start + index,
+            Some(index) => children.later[index as usize],
+        }
     }
 
     /// The node and its ancestors, up to and including the root.
@@ -153,12 +180,15 @@ impl Arena {
         std::iter::successors(Some(node), |&node| self.parent(node))
     }
 
-    /// Adds the next child of `parent`, which must be the last node that got children, and returns its id.
+    /// Adds the next child of `parent` and returns its id.
     pub(super) fn push_child(&mut self, parent: u32, continuation: Continuation) -> u32 {
         let id = self.stats.len() as u32;
+        let follows = self.children(parent).first.end == id && !self.later.contains_key(&parent);
         let above = &mut self.stats[parent as usize];
         if above.child_count == 0 {
             above.first_child = id;
+        } else if !follows {
+            self.later.entry(parent).or_default().push(id);
         }
         above.child_count += 1;
         let depth = above.depth + 1;
@@ -176,6 +206,7 @@ impl Arena {
             depth,
             visits: 0,
             fate: Fate::Live,
+            has_room: false,
         });
         self.bodies.push(Body {
             tokens,
@@ -186,10 +217,47 @@ impl Arena {
             path_tokens,
             leaf: None,
             selected: None,
+            selected_after: 0,
         });
         id
     }
 }
+
+/// The children of one node in index order, which is that of their ids.
+#[derive(Clone, Debug)]
+pub(super) struct Children<'a> {
+    first: Range<u32>,
+    later: &'a [u32],
+}
+
+impl Iterator for Children<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        self.first.next().or_else(|| {
+            let (next, rest) = self.later.split_first()?;
+            self.later = rest;
+            Some(*next)
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let count = self.first.len() + self.later.len();
+        (count, Some(count))
+    }
+}
+
+impl DoubleEndedIterator for Children<'_> {
+    fn next_back(&mut self) -> Option<u32> {
+        if let Some((last, rest)) = self.later.split_last() {
+            self.later = rest;
+            return Some(*last);
+        }
+        self.first.next_back()
+    }
+}
+
+impl ExactSizeIterator for Children<'_> {}
 
 /// Read access to one node, for recording and display.
 #[derive(Clone, Copy, Debug)]
@@ -219,7 +287,14 @@ impl<'a> NodeRef<'a> {
 
     /// Position among its siblings, from 0; 0 of the root.
     pub fn child_index(self) -> u32 {
-        self.arena.parent(self.id).map_or(0, |parent| self.id - self.arena.children(parent).start)
+        let Some(parent) = self.arena.parent(self.id) else { return 0 };
+        let Children { first, later } = self.arena.children(parent);
+        let in_first = first.end - first.start;
+        if first.contains(&self.id) {
+            self.id - first.start
+        } else {
+            in_first + later.partition_point(|&child| child < self.id) as u32
+        }
     }
 
     /// The children in index order; empty until expanded.
@@ -307,9 +382,24 @@ impl<'a> NodeRef<'a> {
         self.body().leaf.and_then(|leaf| leaf.backup_order)
     }
 
+    /// Expansions of the tree before this node was last selected; only of nodes that were.
+    pub fn selected_after(self) -> Option<u64> {
+        self.body().selected.map(|_| self.body().selected_after)
+    }
+
+    /// It was expanded, and siblings may still join its children.
+    pub fn has_room(self) -> bool {
+        self.stats().has_room
+    }
+
     /// How and with which score it was last selected.
     pub fn selected(self) -> Option<Selection> {
-        self.body().selected
+        self.body().selected.map(|(selection, _)| selection)
+    }
+
+    /// What that score was made of; `None` also where it was that of a child that is not sampled yet.
+    pub fn selected_parts(self) -> Option<ScoreParts> {
+        self.body().selected.and_then(|(_, parts)| parts)
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Ending {
     EndOfText,
     /// `max_depth` was reached in mid-text.
     DepthLimit,
+    /// The text is garbled or in an endless loop, and [`stop_garbled`](SearchConfig::stop_garbled) is on.
+    Lost,
 }
 
 impl Ending {
@@ -32,6 +34,7 @@ impl Ending {
         match self {
             Ending::EndOfText => "end_of_text",
             Ending::DepthLimit => "depth_limit",
+            Ending::Lost => "lost",
         }
     }
 }
@@ -56,9 +59,9 @@ pub(super) fn ending(
     if ended { Some(Ending::EndOfText) } else { (depth >= config.max_depth).then_some(Ending::DepthLimit) }
 }
 
-/// Cut off by the budget without an answer.
+/// Cut off by the budget, or because it was lost, without an answer.
 pub(super) fn is_incomplete(ending: Ending, verdict: Verdict) -> bool {
-    ending == Ending::DepthLimit && verdict == Verdict::NoAnswer
+    ending != Ending::EndOfText && verdict == Verdict::NoAnswer
 }
 
 /// What a terminal is worth: +1 correct, `incomplete_reward` if cut off without an answer, else -1 (eq. 4). Not to be

@@ -10,10 +10,10 @@ use crate::types::{Continuation, NodeId, TokenId, Verdict};
 
 use super::budget::{self, Spent, StopReason};
 use super::error::SearchError;
-use super::event::{Event, SelectKind, Selection};
+use super::event::{Event, ScoreParts, SelectKind, Selection};
 use super::frontier::Frontier;
 use super::node::{Arena, Fate, Leaf, NodeRef};
-use super::terminal::{self, SpecialTokens};
+use super::terminal::{self, Ending, SpecialTokens};
 use super::{backup, entropy, uct};
 
 /// What a tree wants.
@@ -21,7 +21,7 @@ use super::{backup, entropy, uct};
 pub enum Next {
     /// `n` continuations of the path to `node`, to be given to [`Tree::supply`].
     Expand {
-        /// The node to expand; never terminal, never expanded before.
+        /// The node to expand; never terminal. It has children already only where `siblings = "lazy"` left places open.
         node: NodeId,
         /// Continuations, at least 1.
         n: u32,
@@ -37,6 +37,16 @@ pub struct Child {
     pub continuation: Continuation,
     /// What the verifier said: exactly where [`Tree::is_terminal`] holds.
     pub verdict: Option<Verdict>,
+    /// The text up to its end is beyond hope, so that the branch ends here: only with `stop_garbled`, and only where
+    /// [`Tree::is_terminal`] does not hold.
+    pub is_lost: bool,
+}
+
+impl Child {
+    /// A continuation, with a verdict if it is terminal.
+    pub fn new(continuation: Continuation, verdict: Option<Verdict>) -> Child {
+        Child { continuation, verdict, is_lost: false }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +100,7 @@ impl Tree {
     /// What the tree wants now. Asking again gives the same answer until [`supply`](Self::supply).
     pub fn next(&self) -> Next {
         match self.state {
-            State::Wants(node) => Next::Expand { node: NodeId(node), n: self.width(node) },
+            State::Wants(node) => Next::Expand { node: NodeId(node), n: self.portion(node) },
             State::Done(reason) => Next::Done(reason),
         }
     }
@@ -102,7 +112,7 @@ impl Tree {
     }
 
     /// Takes the continuations of the wanted node, in order, and goes on to the next want: judges, backs up and selects
-    /// until a node without children is current. `elapsed` is the time since the search began.
+    /// until a node that lacks children is current. `elapsed` is the time since the search began.
     ///
     /// # Errors
     /// Every error but the settings'; the tree is unchanged then, and still wants the same.
@@ -114,20 +124,21 @@ impl Tree {
             self.plant(parent, child);
         }
         self.frontier.grow(self.arena.len());
+        self.arena.stats_mut(parent).has_room = self.portion(parent) > 0;
         self.spent.expansions += 1;
         self.spent.elapsed = elapsed;
         self.record(|| Event::Expand { node, first_child: NodeId(first_child), count });
         self.round(parent);
-        // A selected node that already has children gets another round instead of an expansion. This ends: such a round
-        // either backs up a terminal, which happens once for each, or steps down to a child, or falls back to a leaf of
-        // the frontier.
+        // A selected node that already has all its children gets another round instead of an expansion. This ends: such a round
+        // either backs up a terminal, which happens once for each, or steps down to a child, or falls back to a leaf or
+        // an open place of the frontier.
         while let State::Wants(current) = self.state
-            && self.arena.stats(current).has_children()
+            && self.portion(current) == 0
         {
             self.round(current);
         }
         if let State::Wants(current) = self.state
-            && let Some(reason) = budget::exceeded(&self.config, &self.spent, self.width(current))
+            && let Some(reason) = budget::exceeded(&self.config, &self.spent, self.portion(current))
         {
             self.state = State::Done(reason);
         }
@@ -198,8 +209,8 @@ impl Tree {
         Some(self.frontier.scoring().score(self.arena.stats(parent), self.arena.stats(node)))
     }
 
-    /// The node a global selection would take now, and its score; among nodes without children if `leaves_only`, else
-    /// as `frontier_leaves_only` says.
+    /// The node a global selection would take now, and its score; among nodes without children and nodes with open places
+    /// if `leaves_only`, else as `frontier_leaves_only` says. The score of a place is that of the child it would hold.
     pub fn frontier_leader(&mut self, leaves_only: bool) -> Option<(NodeId, f64)> {
         self.frontier.leader(&self.arena, leaves_only).map(|(node, score)| (NodeId(node), score))
     }
@@ -209,11 +220,14 @@ impl Tree {
         Some((self.arena.parent(node.0)?, node.0))
     }
 
-    fn width(&self, node: u32) -> u32 {
-        self.config.width_at(self.arena.stats(node).depth)
+    /// Continuations of the next expansion of `node`; 0 if it has all its children.
+    fn portion(&self, node: u32) -> u32 {
+        let stats = self.arena.stats(node);
+        let width = self.config.width_for(stats.depth, stats.entropy_nats);
+        self.config.portion(width, stats.child_count())
     }
 
-    fn ending(&self, depth: u32, continuation: &Continuation) -> Option<terminal::Ending> {
+    fn ending(&self, depth: u32, continuation: &Continuation) -> Option<Ending> {
         terminal::ending(&self.config, &self.rules, &self.special, depth, continuation)
     }
 
@@ -232,7 +246,7 @@ impl Tree {
             }
             State::Done(_) => return Err(SearchError::NotWanted { supplied: node, wanted: None }),
         };
-        let expected = self.width(parent);
+        let expected = self.portion(parent);
         if children.len() != expected as usize {
             return Err(SearchError::ContinuationCount { node, expected, got: children.len() });
         }
@@ -241,7 +255,7 @@ impl Tree {
             return Err(SearchError::TooManyNodes { nodes: self.arena.len() });
         }
         let depth = self.arena.stats(parent).depth + 1;
-        for (child, Child { continuation, verdict }) in children.iter().enumerate() {
+        for (child, Child { continuation, verdict, is_lost }) in children.iter().enumerate() {
             let (tokens, logprobs) = (continuation.tokens.len(), continuation.logprobs.len());
             if tokens != logprobs {
                 return Err(SearchError::LogprobCount { node, child, tokens, logprobs });
@@ -249,7 +263,11 @@ impl Tree {
             if tokens > self.config.step_tokens as usize {
                 return Err(SearchError::TooLong { node, child, tokens, limit: self.config.step_tokens });
             }
-            match (self.ending(depth, continuation), verdict) {
+            let ending = self.ending(depth, continuation);
+            if *is_lost && (ending.is_some() || !self.config.stop_garbled) {
+                return Err(SearchError::LossUnexpected { node, child });
+            }
+            match (ending, verdict) {
                 (Some(_), None) => return Err(SearchError::VerdictMissing { node, child }),
                 (None, Some(_)) => return Err(SearchError::VerdictUnexpected { node, child }),
                 _ => {}
@@ -259,11 +277,11 @@ impl Tree {
     }
 
     /// Adds one checked child.
-    fn plant(&mut self, parent: u32, Child { continuation, verdict }: Child) {
+    fn plant(&mut self, parent: u32, Child { continuation, verdict, is_lost }: Child) {
         self.spent.generated_tokens += continuation.tokens.len() as u64;
-        let ending = self.ending(self.arena.stats(parent).depth + 1, &continuation);
+        let judged = self.ending(self.arena.stats(parent).depth + 1, &continuation).zip(verdict);
         let child = self.arena.push_child(parent, continuation);
-        let (Some(ending), Some(verdict)) = (ending, verdict) else { return };
+        let Some((ending, verdict)) = judged.or(is_lost.then_some((Ending::Lost, Verdict::NoAnswer))) else { return };
         let skipped = self.special.padding.filter(|_| self.rules.entropy_skips_padding);
         let leaf = Leaf {
             ending,
@@ -280,11 +298,10 @@ impl Tree {
 
     /// One round on the children of `current` that are live or waiting: visits, backups, selection.
     fn round(&mut self, current: u32) {
-        let children = self.arena.children(current);
         if self.rules.visits == VisitRule::Candidates {
             self.visit(current);
         }
-        let reached_end = children.clone().any(|child| self.arena.stats(child).fate == Fate::Waiting);
+        let reached_end = self.arena.children(current).any(|child| self.arena.stats(child).fate == Fate::Waiting);
         self.frontier.touch(current);
         // A choice has the number of the backup that it leads to: two rounds may follow one expansion.
         let backups = self.trajectories.len() as u64;
@@ -297,8 +314,8 @@ impl Tree {
             }
         }
         if !self.rules.late_terminals {
-            for child in children {
-                let stats = self.arena.stats_mut(child);
+            for index in 0..self.arena.stats(current).child_count() {
+                let stats = self.arena.stats_mut(self.arena.child(current, index));
                 if stats.fate == Fate::Waiting {
                     stats.fate = Fate::Dropped;
                 }
@@ -311,7 +328,8 @@ impl Tree {
     /// One visit of each live child of `parent`, and of nobody else.
     fn visit(&mut self, parent: u32) {
         let mut visited = Vec::new();
-        for child in self.arena.children(parent) {
+        for index in 0..self.arena.stats(parent).child_count() {
+            let child = self.arena.child(parent, index);
             let stats = self.arena.stats_mut(child);
             if !stats.is_live() {
                 continue;
@@ -359,8 +377,20 @@ impl Tree {
             return;
         };
         let selection = Selection { kind, score };
-        self.arena.body_mut(node).selected = Some(selection);
+        let after = self.spent.expansions;
+        // A sibling that is not sampled yet goes by its parent's name, and its score is not made of the parent's parts.
+        let parts = Some(self.score_parts(kind, node)).filter(|parts| parts.make(score));
+        let body = self.arena.body_mut(node);
+        (body.selected, body.selected_after) = (Some((selection, parts)), after);
         self.record(|| Event::Select { node: NodeId(node), selection });
         self.state = State::Wants(node);
+    }
+
+    fn score_parts(&self, kind: SelectKind, node: u32) -> ScoreParts {
+        let (parent, node) = (self.arena.stats(self.arena.parent(node).unwrap_or(0)), self.arena.stats(node));
+        match kind {
+            SelectKind::UctChild | SelectKind::UctRoot => uct::parts(&self.config, &self.rules, parent, node),
+            SelectKind::Global | SelectKind::Fallback => self.frontier.scoring().parts(parent, node),
+        }
     }
 }

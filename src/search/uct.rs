@@ -3,6 +3,7 @@
 use crate::config::{SearchConfig, SearchRules, TieBreak, Unvisited};
 
 use super::entropy;
+use super::event::ScoreParts;
 use super::node::{Arena, Stats};
 
 /// `q_mean(child) + lambda * sqrt(ln N(parent) / N(child))`, with what `uct_unvisited` says where a count is 0.
@@ -16,7 +17,16 @@ pub(super) fn score(config: &SearchConfig, rules: &SearchRules, parent: &Stats, 
     child.q_mean() + config.uct_lambda * (f64::from(parent.visits).ln() / f64::from(child.visits)).sqrt()
 }
 
-/// The live child of `parent` with the highest score, and that score before rounding; `None` if no child is live.
+/// What [`score`] adds up.
+pub(super) fn parts(config: &SearchConfig, rules: &SearchRules, parent: &Stats, child: &Stats) -> ScoreParts {
+    let value = child.q_mean();
+    let total = score(config, rules, parent, child);
+    let exploration = if total.is_finite() { total - value } else { total };
+    ScoreParts { value, exploration: Some(exploration), entropy: None, depth: None }
+}
+
+/// The live child of `parent` with the highest score, and that score before rounding. A child that was not sampled yet
+/// is one never visited, loses every tie, and goes by the name of `parent` itself. `None` if no child is live or missing.
 pub(super) fn best_child(config: &SearchConfig, rules: &SearchRules, arena: &Arena, parent: u32) -> Option<(u32, f64)> {
     let above = arena.stats(parent);
     let mut best: Option<(u32, f64, f64)> = None;
@@ -35,6 +45,12 @@ pub(super) fn best_child(config: &SearchConfig, rules: &SearchRules, arena: &Are
         });
         if wins {
             best = Some((child, exact, compared));
+        }
+    }
+    if above.has_room {
+        let missing = if rules.uct_unvisited == Unvisited::First { f64::INFINITY } else { 0.0 };
+        if best.is_none_or(|(_, _, leading)| missing > leading) {
+            return Some((parent, missing));
         }
     }
     best.map(|(child, exact, _)| (child, exact))
@@ -73,6 +89,9 @@ mod tests {
         let arena = family(10, &[(4, 2.0, -1.0), (5, -1.0, -1.0)]);
         let expected = 0.5 + 2.0 * (10.0f64.ln() / 4.0).sqrt();
         assert_eq!(best(&SearchConfig::default(), &arena), Some((1, expected)));
+        let config = SearchConfig::default();
+        let parts = parts(&config, &config.resolve(), arena.stats(0), arena.stats(1));
+        assert_eq!((parts.value, parts.exploration, parts.depth), (0.5, Some(expected - 0.5), None));
         assert_eq!(best(&SearchConfig::default(), &family(10, &[])), None);
     }
 

@@ -22,5 +22,5 @@ pub mod sidecar;
 pub mod verifier;
 
 pub use grader::Grader;
-pub use quality::defect;
+pub use quality::{defect, lost};
 pub use verifier::{DecidedBy, Judged, Verifier};

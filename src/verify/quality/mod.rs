@@ -34,6 +34,26 @@ pub fn defect(text: &str, is_cut: bool) -> Option<Defect> {
     }
 }
 
+/// Bytes below which too little is known of a text that goes on to call it garbled.
+const LOST_GARBLED_BYTES: usize = 512;
+
+/// The defect of a text that is still being written, where no continuation is worth waiting for.
+///
+/// It asks for more than [`defect`] does. A loop must be so long that it would count even if the text left it again: a
+/// matrix that is half written ends in a loop too. Garbled text must be long enough for its shares to mean something. A
+/// character that is no UTF-8 is a fact, but the answer behind it may be right, so it is no reason to stop. Whatever is
+/// lost has a defect too.
+pub fn lost(text: &str) -> Option<Defect> {
+    let text = without_cut_character(text);
+    if repetition::is_in_long_loop(text) {
+        Some(Defect::Repetition)
+    } else if text.len() >= LOST_GARBLED_BYTES && garbled::is_garbled(text) {
+        Some(Defect::Garbled)
+    } else {
+        None
+    }
+}
+
 fn without_cut_character(text: &str) -> &str {
     let rest = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
     let is_one_character = (text.len() - rest.len()) / char::REPLACEMENT_CHARACTER.len_utf8() <= CUT_REPLACEMENTS;

@@ -78,6 +78,17 @@ pub(super) fn is_endless(text: &str) -> bool {
     is_found || near.is_found(body) || (body.len() >= COUNTER_BYTES && has_endless_counter(body))
 }
 
+/// Whether the text ends in a loop with letters that would make it endless even if the text left it again.
+pub(super) fn is_in_long_loop(text: &str) -> bool {
+    let body = text.trim_end().as_bytes();
+    if body.len() < LEFT_BYTES_IF_MOST {
+        return false;
+    }
+    let mut is_found = false;
+    each_loop(body, |found| is_found |= found.end == body.len() && is_long_loop(body, &found));
+    is_found
+}
+
 /// White space at the end repeats if it is long, whatever its order.
 fn is_endless_space(space: &str) -> bool {
     space.len() >= SPACE_BYTES
@@ -122,19 +133,24 @@ fn is_endless_loop(text: &[u8], found: &Loop) -> bool {
     if found.repeats() < repeats_at_end(found.period) {
         return false;
     }
+    if found.end < text.len() {
+        return is_long_loop(text, found);
+    }
     let kind = kind_of(&text[found.start..found.start + found.period]);
     let is_most = found.len() * 2 >= text.len();
-    if found.end < text.len() {
-        return matches!(kind, Kind::Words)
-            && found.repeats() >= LEFT_REPEATS
-            && found.len() >= if is_most { LEFT_BYTES_IF_MOST } else { LEFT_BYTES };
-    }
     let (least, least_if_most) = match kind {
         Kind::Words => (WORD_BYTES, WORD_BYTES_IF_MOST),
         Kind::Signs => (SIGN_BYTES, SIGN_BYTES_IF_MOST),
         Kind::Numbers => (NUMBER_BYTES, NUMBER_BYTES_IF_MOST),
     };
     found.len() >= if is_most { least_if_most } else { least }
+}
+
+fn is_long_loop(text: &[u8], found: &Loop) -> bool {
+    // The order bounds the period as above.
+    found.repeats() >= LEFT_REPEATS
+        && found.len() >= if found.len() * 2 >= text.len() { LEFT_BYTES_IF_MOST } else { LEFT_BYTES }
+        && matches!(kind_of(&text[found.start..found.start + found.period]), Kind::Words)
 }
 
 /// Calls `report` with the loops of the text that are longer than their period by a group.
