@@ -34,8 +34,16 @@ fn config(servers: &[&Scripted]) -> InferenceConfig {
 
 async fn try_connect(config: &InferenceConfig, sampling: Sampling) -> Result<VllmEngine, EngineError> {
     let nowhere = Path::new("/nonexistent");
-    VllmEngine::start(VllmSetup { config, sampling, model: nowhere, run_dir: nowhere, salt: "run", adapter_rank: None })
-        .await
+    VllmEngine::start(VllmSetup {
+        config,
+        sampling,
+        model: nowhere,
+        run_dir: nowhere,
+        salt: "run",
+        adapter_rank: None,
+        weights_root: None,
+    })
+    .await
 }
 
 async fn connect(servers: &[&Scripted]) -> VllmEngine {
@@ -124,6 +132,21 @@ async fn what_can_pass_is_tried_again() {
         engine.generate(request(1)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(attempts(&server) >= 3, "{name}: {} attempts", attempts(&server));
     }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_be_left_alone_is() {
+    let server = Scripted::start().await;
+    let engine = connect(&[&server]).await;
+    server.script(COMPLETIONS, [Reply::RetryAfter(1)]);
+    let start = Instant::now();
+    engine.generate(request(1)).await.expect("answered after the pause");
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+    server.script(COMPLETIONS, [Reply::RetryAfter(3600)]);
+    let start = Instant::now();
+    let error = engine.generate(request(1)).await.expect_err("longer than the window of 5 s");
+    assert!(matches!(error, EngineError::ServerFailed { status: 429, .. }), "{error:?}");
+    assert!(start.elapsed() < Duration::from_secs(1), "said at once: {:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -333,7 +356,9 @@ async fn each_phase_that_fails_fences_the_replica_and_is_named() {
     ];
     for (phase, path, reply, expected) in cases {
         let server = Scripted::start().await;
-        let engine = connect(&[&server]).await;
+        // What is gone for a moment would be loaded again at once.
+        let config = InferenceConfig { retry_timeout_s: 0, ..config(&[&server]) };
+        let engine = try_connect(&config, NEUTRAL).await.expect("healthy");
         server.script(path, [reply.clone()]);
         let error = engine.load_weights(&manifest(1)).await.expect_err(expected);
         assert!(error.to_string().ends_with(&format!("in phase `{phase}`")), "{error}");
@@ -364,17 +389,32 @@ async fn a_cache_that_is_not_dropped_at_once_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_restarted_server_is_found_out_before_it_gets_work() {
+async fn a_restarted_server_is_brought_to_the_current_weights_before_it_gets_work() {
     let server = Scripted::start().await;
     let engine = connect(&[&server]).await;
     engine.load_weights(&manifest(3)).await.expect("loads");
     server.hold(0, None);
     server.script(COMPLETIONS, [Reply::Close]);
-    let error = engine.generate(request(1)).await.expect_err("it forgot version 3");
-    assert!(error.to_string().contains("it holds version 0 where 3 was loaded"), "{error}");
-    assert_eq!(attempts(&server), 1, "nothing was sampled from the wrong weights");
+    let got = engine.generate(request(1)).await.expect("it is loaded again");
+    assert_eq!((got[0].weight_version, server.version()), (WeightVersion(3), 3));
+    assert_eq!(server.seen("rpc:ds_load").len(), 2);
+    let order = server.order();
+    let last = |path: &str| order.iter().rposition(|its| its == path).expect("asked");
+    assert!(last("/resume") < last(COMPLETIONS), "nothing was sampled from the wrong weights: {order:?}");
+    engine.confirm_weights(&manifest(3)).await.expect("they are held");
+}
+
+#[tokio::test]
+async fn a_restart_that_is_found_at_the_end_of_a_step_does_not_end_the_run() {
+    let server = Scripted::start().await;
+    let engine = connect(&[&server]).await;
     engine.load_weights(&manifest(3)).await.expect("loads");
-    engine.generate(request(1)).await.expect("put right");
+    server.hold(0, None);
+    engine.confirm_weights(&manifest(3)).await.expect("it was brought back meanwhile");
+    assert_eq!(server.version(), 3);
+    server.hold(9, Some("digest-9"));
+    let error = engine.confirm_weights(&manifest(3)).await.expect_err("another program loads weights into it");
+    assert!(matches!(error, EngineError::WeightsDiffer { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -405,20 +445,6 @@ async fn a_replica_that_fails_hands_its_trees_to_another() {
     // reqwest may send a request again by itself when a kept connection closes without an answer.
     assert!(attempts(&one) - before_one <= 2, "a replica that is down is left alone");
     assert_eq!(attempts(&two) - before_two, 32);
-}
-
-#[tokio::test]
-async fn one_replica_that_fails_to_load_is_fenced_and_the_other_is_not() {
-    let (one, two) = (Scripted::start().await, Scripted::start().await);
-    let engine = connect(&[&one, &two]).await;
-    one.script("rpc:ds_load", [failure(500, "disk")]);
-    let error = engine.load_weights(&manifest(1)).await.expect_err("one failed");
-    assert!(error.to_string().contains(&one.url), "{error}");
-    for affinity in 0..8 {
-        let got = engine.generate(GenerateRequest { affinity, ..request(1) }).await.expect("the other serves");
-        assert_eq!(got[0].weight_version, WeightVersion(1));
-    }
-    assert_eq!(attempts(&one), 0);
 }
 
 #[tokio::test]
@@ -482,6 +508,30 @@ async fn a_server_left_paused_is_woken() {
     assert!(resumed < probed, "{order:?}");
 }
 
+/// One GPU in turns: the server gives its memory up for an update, and is asked for nothing in between.
+#[tokio::test]
+async fn a_server_sleeps_during_an_update_and_one_left_asleep_is_woken() {
+    let server = Scripted::start().await;
+    let engine = connect(&[&server]).await;
+    let begin = server.order().len();
+    engine.rest().await.expect("asleep");
+    engine.wake().await.expect("awake");
+    engine.generate(request(1)).await.expect("sampled");
+    let mut order = server.order().split_off(begin);
+    order.retain(|path| path != "/metrics");
+    assert_eq!(order, ["/sleep", "/wake_up", "/reset_prefix_cache", COMPLETIONS]);
+    server.script("/sleep", [failure(500, "no memory on the host")]);
+    let error = engine.rest().await.expect_err("it said so");
+    assert!(error.to_string().contains("no memory on the host"), "{error}");
+
+    let left = Scripted::start().await;
+    left.script("/is_sleeping", [Reply::Json(200, json!({"is_sleeping": true}))]);
+    connect(&[&left]).await;
+    let order = left.order();
+    let place = |name: &str| order.iter().position(|path| path == name).expect(name);
+    assert!(place("/wake_up") < place(COMPLETIONS), "{order:?}");
+}
+
 /// A server without the worker extension can be measured, though nothing can be loaded into it, and is never asked what it
 /// holds, also after a silence.
 #[tokio::test]
@@ -500,6 +550,7 @@ async fn a_plain_server_is_sampled_as_it_is() {
         run_dir: nowhere,
         salt: "eval",
         adapter_rank: None,
+        weights_root: None,
     };
     let engine = VllmEngine::start_as_it_is(setup, None).await.expect("it need not take weights");
     assert_eq!(engine.weights_digest().await.expect("it is not asked"), None);

@@ -31,6 +31,7 @@ async fn launch(script: &str, run_dir: &Path, start_timeout_s: u64) -> Result<Vl
         run_dir,
         salt: "t",
         adapter_rank: None,
+        weights_root: None,
     })
     .await
 }
@@ -80,6 +81,7 @@ async fn a_program_that_is_not_there_is_named() {
         run_dir: dir.path(),
         salt: "t",
         adapter_rank: None,
+        weights_root: None,
     };
     let error = VllmEngine::start(setup).await.expect_err("no program");
     assert_eq!(error.to_string(), "could not start `/no/such/python`");

@@ -44,6 +44,7 @@ async fn a_server_samples_from_the_adapters_that_were_loaded_last() {
         run_dir,
         salt: "lora",
         adapter_rank: Some(rank),
+        weights_root: None,
     };
     let start = Instant::now();
     let engine = VllmEngine::start(setup).await.unwrap_or_else(|error| panic!("{error}"));

@@ -57,7 +57,15 @@ async fn start_engine(dir: &Path, logprobs_mode: LogprobsMode) -> VllmEngine {
         ..InferenceConfig::default()
     };
     let (model, run_dir) = (&dir.join("a"), &dir.join(format!("run_{logprobs_mode:?}")));
-    let setup = VllmSetup { config: &config, sampling: NEUTRAL, model, run_dir, salt: "test", adapter_rank: None };
+    let setup = VllmSetup {
+        config: &config,
+        sampling: NEUTRAL,
+        model,
+        run_dir,
+        salt: "test",
+        adapter_rank: None,
+        weights_root: None,
+    };
     VllmEngine::start(setup).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -187,6 +195,7 @@ fn processed_logprobs_are_recognised_at_another_temperature() {
             run_dir: nowhere,
             salt: "other",
             adapter_rank: None,
+            weights_root: None,
         };
         let engine = VllmEngine::start(setup).await.expect("processed logprobs fit");
         assert_eq!((engine.capabilities().vocab_tokens, engine.capabilities().max_model_tokens), (512, 1024));
@@ -207,6 +216,7 @@ fn a_server_is_sampled_with_what_it_holds() {
             run_dir: nowhere,
             salt: "eval",
             adapter_rank: None,
+            weights_root: None,
         };
         let engine = VllmEngine::start_as_it_is(setup, Some("policy")).await.expect("it serves `policy`");
         assert_eq!(engine.weights_digest().await.expect("it answers"), Some(live.weights("b", 40).digest));
@@ -243,6 +253,7 @@ fn a_killed_server_is_a_clear_error_and_leaves_no_process() {
             run_dir: dir.path(),
             salt: "other",
             adapter_rank: None,
+            weights_root: None,
         };
         let error = VllmEngine::start(setup).await.expect_err("raw logprobs at temperature 0.7");
         assert!(matches!(error, EngineError::Biased { .. }), "{error:?}");

@@ -45,6 +45,8 @@ pub enum EngineError {
         status: u16,
         /// The server's own words.
         message: String,
+        /// How long it asks to be left alone (`Retry-After`).
+        retry_after: Option<Duration>,
     },
     /// No answer within the deadline.
     #[error("no answer from the server at `{url}` to `{path}` within {} s", deadline.as_secs_f64())]
@@ -147,6 +149,30 @@ pub enum EngineError {
         #[source]
         source: Cause,
     },
+    /// No server can be used, though each may come back.
+    #[error("none of {count} servers can be used: {}", reasons.join("; "))]
+    NoReplica {
+        /// How many there are.
+        count: usize,
+        /// What is wrong with each.
+        reasons: Vec<String>,
+    },
+    /// A server's address that is not talked to.
+    #[error("the address `{url}` cannot be used: {problem}")]
+    Address {
+        /// Base URL, without a password.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// There is no key where the configuration says.
+    #[error("the environment variable `{variable}`, which `inference.api_key_env` names, holds no usable key")]
+    NoApiKey {
+        /// The variable.
+        variable: String,
+    },
     /// No server is configured.
     #[error("no server to generate with: `inference.launch` is false and `inference.urls` is empty")]
     NoServer,
@@ -213,17 +239,42 @@ impl EngineError {
 
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            EngineError::Unreachable { .. } | EngineError::ServerFailed { .. } | EngineError::Interrupted { .. }
-        )
+        match self {
+            EngineError::Unreachable { .. }
+            | EngineError::ServerFailed { .. }
+            | EngineError::Interrupted { .. }
+            | EngineError::NoReplica { .. } => true,
+            EngineError::Reload { source, .. } => source.is_outage(),
+            _ => false,
+        }
+    }
+
+    /// Whether the server is gone or silent, rather than of another opinion.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            EngineError::Unreachable { .. } | EngineError::ServerFailed { .. } | EngineError::Deadline { .. } => true,
+            EngineError::Reload { source, .. } => source.is_outage(),
+            _ => false,
+        }
+    }
+
+    /// How long the server asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            EngineError::ServerFailed { retry_after, .. } => *retry_after,
+            _ => None,
+        }
     }
 }
 
 impl Hint for EngineError {
     fn class(&self) -> FailureClass {
         match self {
-            EngineError::Refused { .. } | EngineError::Biased { .. } | EngineError::NoServer => FailureClass::User,
+            EngineError::Refused { .. }
+            | EngineError::Biased { .. }
+            | EngineError::NoServer
+            | EngineError::Address { .. }
+            | EngineError::NoApiKey { .. } => FailureClass::User,
             EngineError::Bug { .. } => FailureClass::Bug,
             EngineError::Embedded { class, .. } => *class,
             _ => FailureClass::Environment,
@@ -234,7 +285,16 @@ impl Hint for EngineError {
         match self {
             EngineError::Unreachable { url, .. } => Some(format!("check that a vLLM server runs at `{url}`")),
             EngineError::Embedded { hint, .. } => hint.clone(),
-            EngineError::Unsupported { hint, .. } | EngineError::Biased { hint, .. } => Some(hint.clone()),
+            EngineError::Unsupported { hint, .. }
+            | EngineError::Biased { hint, .. }
+            | EngineError::Address { hint, .. } => Some(hint.clone()),
+            EngineError::NoApiKey { variable } => {
+                Some(format!("export `{variable}` with the server's key, or leave `inference.api_key_env` empty"))
+            }
+            EngineError::NoReplica { .. } => Some("start the servers again and then the run: it goes on".into()),
+            EngineError::Refused { status: 401, .. } => {
+                Some("the server wants a key: name the variable that holds it in `inference.api_key_env`".into())
+            }
             EngineError::NoServer => {
                 Some("set `inference.launch = true`, or name running servers in `inference.urls`".into())
             }

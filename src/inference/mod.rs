@@ -29,17 +29,18 @@ pub trait Engine: Send + Sync {
     fn generate(&self, request: GenerateRequest) -> EngineFuture<'_, Vec<Continuation>>;
 
     /// Logprobs of `tokens[1..]` given what precedes each, `[T - 1]`, in nats, at temperature 1, under the weights now
-    /// held: one row per replica, computed without any cache. Used as the canary after a load.
+    /// held: one row per replica in service, computed without any cache. Used as the canary after a load.
     fn score<'a>(&'a self, tokens: &'a [TokenId]) -> EngineFuture<'a, Vec<Vec<f32>>>;
 
-    /// Replaces the weights and returns only when every replica has confirmed version and checksums and holds no
-    /// cache of older weights. Requests in flight are stopped and sampled again under the new weights.
+    /// Replaces the weights and returns only when every replica in service has confirmed version and checksums and holds
+    /// no cache of older weights; one that did not is out of service until it does. Requests in flight are stopped and
+    /// sampled again under the new weights.
     ///
     /// # Cancel safety
     /// Not cancel safe: a replica whose reload was dropped half way is fenced off.
     fn load_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, LoadReport>;
 
-    /// Asks every replica whether it still holds the weights of `manifest`: another program may have loaded its own into
+    /// Asks every replica in service whether it still holds the weights of `manifest`: another program may have loaded its own into
     /// a server that is shared, or restarted it.
     fn confirm_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, ()>;
 
@@ -59,7 +60,13 @@ pub trait Engine: Send + Sync {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Counts of the engine's own since the last call, by metric name; servers keep theirs to themselves.
+    /// Drops what is cached of prompts and paths, so that a measurement begins with nothing; waits until the requests in flight
+    /// are done where the engine cannot do it beside them.
+    fn drop_cache(&self) -> EngineFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Counts of the engine's own since the last call, by metric name.
     fn take_counts(&self) -> EngineFuture<'_, Vec<(&'static str, f64)>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
@@ -86,7 +93,7 @@ pub struct Capabilities {
 /// How a load of weights went.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoadReport {
-    /// The version every replica now holds.
+    /// The version every replica in service now holds.
     pub version: WeightVersion,
     /// From the pause to the confirmation of the last replica.
     pub elapsed: Duration,
@@ -94,6 +101,19 @@ pub struct LoadReport {
     pub phases: Vec<(ReloadPhase, Duration)>,
     /// How much of the weights was compared with the model itself, on the replica where least was.
     pub held: HeldWeights,
+    /// How many replicas hold it.
+    pub replicas: usize,
+    /// Those that do not, and get no work until they do.
+    pub missing: Vec<ReplicaOutage>,
+}
+
+/// A replica that is out of service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaOutage {
+    /// Its base URL.
+    pub url: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A phase of a reload, in order.

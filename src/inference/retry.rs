@@ -46,6 +46,8 @@ where
         };
         let since = *first_failure.get_or_insert_with(Instant::now);
         let pause = pauses.next_backoff().unwrap_or(LONGEST_PAUSE);
+        // What the server asks for is a lower bound; more than the window leaves is a failure now rather than later.
+        let pause = pause.max(error.retry_after().unwrap_or_default());
         if !error.is_transient() || since.elapsed() + pause > window {
             return Err(error);
         }
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     fn failed(status: u16) -> EngineError {
-        EngineError::ServerFailed { url: "u".into(), path: "/p".into(), status, message: "m".into() }
+        EngineError::ServerFailed { url: "u".into(), path: "/p".into(), status, message: "m".into(), retry_after: None }
     }
 
     #[tokio::test]
@@ -89,6 +91,26 @@ mod tests {
         .await;
         assert!(matches!(result, Err(EngineError::NoServer)));
         assert_eq!(count, 1);
+    }
+
+    #[tokio::test]
+    async fn a_server_is_left_alone_for_as_long_as_it_asks() {
+        let asked = |pause| {
+            move |number| async move {
+                if number > 1 {
+                    return Ok(number);
+                }
+                let (url, path) = ("u".into(), "/p".into());
+                Err(EngineError::ServerFailed { url, path, status: 429, message: "m".into(), retry_after: Some(pause) })
+            }
+        };
+        let start = Instant::now();
+        let pause = Duration::from_millis(600);
+        retry(Duration::from_secs(20), asked(pause)).await.expect("second attempt");
+        assert!(start.elapsed() >= pause, "{:?}", start.elapsed());
+        let start = Instant::now();
+        retry(Duration::from_secs(20), asked(Duration::from_secs(60))).await.expect_err("beyond the window");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 
     #[tokio::test]

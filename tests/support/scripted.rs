@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Size of the scripted model's vocabulary.
 pub const VOCAB: u32 = 64;
@@ -26,15 +26,51 @@ pub enum Reply {
     CutBody,
     /// Closes without a word.
     Close,
+    /// Status 429 and a `Retry-After` of so many seconds.
+    RetryAfter(u64),
     /// Never answers, until the client goes away.
     Hang,
     /// What a healthy server says, once `Scripted::release` is called.
     Held,
 }
 
+/// What the scripted server was started with.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub max_num_seqs: usize,
+    pub max_model_len: usize,
+    pub vocab_size: u32,
+}
+
+impl Default for Model {
+    fn default() -> Model {
+        Model { max_num_seqs: 8, max_model_len: 512, vocab_size: VOCAB }
+    }
+}
+
+/// What the scripted server says at `/metrics`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Metrics {
+    pub room_tokens: u64,
+    pub running: u64,
+    pub waiting: u64,
+    pub cache_used_frac: f64,
+    pub preemptions: u64,
+    pub prefix_hits: u64,
+    pub prefix_queries: u64,
+}
+
 /// The state of the scripted server.
 #[derive(Debug, Default)]
 struct State {
+    model: Model,
+    metrics: Option<Metrics>,
+    /// Names of the adapters that were loaded.
+    adapters: Vec<String>,
+    /// Takes connections and says nothing.
+    hung: bool,
+    /// Values of the header `authorization`, by request.
+    keys: Vec<Option<String>>,
     queues: HashMap<String, VecDeque<Reply>>,
     seen: Vec<(String, Value)>,
     version: u64,
@@ -52,14 +88,20 @@ pub struct Scripted {
     in_flight: Arc<AtomicUsize>,
     most_in_flight: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
+    shared: Shared,
     task: JoinHandle<()>,
 }
 
 impl Scripted {
     pub async fn start() -> Scripted {
+        Scripted::with(Model::default()).await
+    }
+
+    /// A server of another size.
+    pub async fn with(model: Model) -> Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("free port");
         let url = format!("http://{}", listener.local_addr().expect("address"));
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(State { model, ..State::default() }));
         let gate = Arc::new(Notify::new());
         let (in_flight, most, dropped) = (Arc::default(), Arc::default(), Arc::default());
         let shared = Shared {
@@ -69,12 +111,53 @@ impl Scripted {
             most_in_flight: Arc::clone(&most),
             dropped: Arc::clone(&dropped),
         };
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(shared.clone().serve(stream));
-            }
-        });
-        Scripted { url, state, gate, in_flight, most_in_flight: most, dropped, task }
+        let task = tokio::spawn(shared.clone().listen(listener));
+        Scripted { url, state, gate, in_flight, most_in_flight: most, dropped, shared, task }
+    }
+
+    /// The process is killed: its connections break and nobody listens any more.
+    pub async fn kill(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        self.in_flight.store(0, Ordering::SeqCst);
+    }
+
+    /// Starts it again on the same port, with the weights of its start.
+    pub async fn restart(&mut self) {
+        let address = self.url.trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind(&address).await.expect("its port is free again");
+        {
+            let mut state = self.lock();
+            (state.version, state.digest, state.paused, state.hung) = (0, None, false, false);
+            state.queues.clear();
+            state.adapters.clear();
+        }
+        self.task = tokio::spawn(self.shared.clone().listen(listener));
+    }
+
+    /// From now on it takes requests and answers none, or answers again.
+    pub fn hang(&self, hung: bool) {
+        self.lock().hung = hung;
+    }
+
+    /// From now on it was started like this.
+    pub fn become_model(&self, model: Model) {
+        self.lock().model = model;
+    }
+
+    /// From now on it has metrics, and these.
+    pub fn say(&self, metrics: Metrics) {
+        self.lock().metrics = Some(metrics);
+    }
+
+    /// Values of the header `authorization`, by request.
+    pub fn keys(&self) -> Vec<Option<String>> {
+        self.lock().keys.clone()
+    }
+
+    /// Version that it holds.
+    pub fn version(&self) -> u64 {
+        self.lock().version
     }
 
     /// The next answers of `path` (without its query; worker methods are `rpc:NAME`).
@@ -153,7 +236,7 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("waited 10 s in vain for: {what}");
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Shared {
     state: Arc<Mutex<State>>,
     gate: Arc<Notify>,
@@ -163,8 +246,17 @@ struct Shared {
 }
 
 impl Shared {
+    /// Until it is dropped, and with it all connections.
+    async fn listen(self, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(self.clone().serve(stream));
+            while connections.try_join_next().is_some() {}
+        }
+    }
+
     async fn serve(self, mut stream: TcpStream) {
-        while let Some((path, body)) = read_request(&mut stream).await {
+        while let Some((path, body, key)) = read_request(&mut stream).await {
             let name = match body["method"].as_str() {
                 Some(method) if path == "/collective_rpc" => format!("rpc:{method}"),
                 _ => path.split('?').next().expect("a path").to_owned(),
@@ -172,7 +264,9 @@ impl Shared {
             let reply = {
                 let mut state = self.state.lock().expect("state");
                 state.seen.push((name.clone(), body.clone()));
-                state.queues.get_mut(&name).and_then(VecDeque::pop_front)
+                state.keys.push(key);
+                let scripted = state.queues.get_mut(&name).and_then(VecDeque::pop_front);
+                if state.hung { Some(Reply::Hang) } else { scripted }
             };
             let sequences = if name == "/v1/completions" { body["n"].as_u64().unwrap_or(1) as usize } else { 0 };
             let now = self.in_flight.fetch_add(sequences, Ordering::SeqCst) + sequences;
@@ -188,7 +282,18 @@ impl Shared {
     /// Whether the connection stays open.
     async fn answer(&self, stream: &mut TcpStream, name: &str, body: &Value, reply: Option<Reply>) -> bool {
         match reply {
+            None if name == "/metrics" => {
+                let metrics = self.state.lock().expect("state").metrics;
+                match metrics {
+                    Some(metrics) => send(stream, 200, &metrics.text()).await,
+                    None => send(stream, 404, r#"{"detail":"Not Found"}"#).await,
+                }
+            }
             None => send(stream, 200, &self.healthy(name, body).to_string()).await,
+            Some(Reply::RetryAfter(seconds)) => {
+                let head = format!("HTTP/1.1 429 X\r\nretry-after: {seconds}\r\ncontent-length: 4\r\n\r\nbusy");
+                stream.write_all(head.as_bytes()).await.is_ok()
+            }
             Some(Reply::Json(status, value)) => send(stream, status, &value.to_string()).await,
             Some(Reply::Text(text)) => send(stream, 200, &text).await,
             Some(Reply::CutBody) => {
@@ -215,8 +320,22 @@ impl Shared {
         let mut state = self.state.lock().expect("state");
         match name {
             "/version" => json!({"version": "0.26.0"}),
-            "/v1/models" => json!({"data": [{"id": "policy", "max_model_len": 512}]}),
+            "/v1/models" => {
+                let own = json!({"id": "policy", "max_model_len": state.model.max_model_len});
+                let adapters = state.adapters.iter().map(|name| json!({"id": name, "parent": "policy"}));
+                json!({ "data": std::iter::once(own).chain(adapters).collect::<Vec<_>>() })
+            }
+            "/v1/load_lora_adapter" => {
+                let name = body["lora_name"].as_str().expect("a name").to_owned();
+                state.adapters.push(name);
+                json!({})
+            }
+            "/v1/unload_lora_adapter" => {
+                state.adapters.retain(|name| body["lora_name"] != json!(name));
+                json!({})
+            }
             "/is_paused" => json!({"is_paused": state.paused}),
+            "/is_sleeping" => json!({"is_sleeping": false}),
             "/pause" => {
                 state.paused = true;
                 json!({"status": "paused"})
@@ -235,12 +354,29 @@ impl Shared {
                 let held = json!({"different": [], "bitwise_tensors": 1, "bitwise_bytes": 4, "probed_tensors": 0,
                     "probed_bytes": 0, "unchecked_tensors": 0, "unchecked_bytes": 0});
                 json!({"results": [{"protocol": 1, "vllm": "0.26.0", "version": state.version, "digest": state.digest,
-                    "intact": true, "max_num_seqs": 8, "vocab_size": VOCAB, "held": held,
+                    "intact": true, "max_num_seqs": state.model.max_num_seqs, "vocab_size": state.model.vocab_size, "held": held,
                     "logprobs_mode": "processed_logprobs"}]})
             }
             "/v1/completions" => completion(body, state.raw_logprobs),
             _ => json!({}),
         }
+    }
+}
+
+impl Metrics {
+    /// As vLLM writes it.
+    fn text(&self) -> String {
+        let Metrics { room_tokens, running, waiting, cache_used_frac, preemptions, prefix_hits, prefix_queries } = self;
+        format!(
+            "# TYPE vllm:num_requests_running gauge\n\
+             vllm:num_requests_running{{engine=\"0\",model_name=\"policy\"}} {running}.0\n\
+             vllm:num_requests_waiting{{engine=\"0\",model_name=\"policy\"}} {waiting}.0\n\
+             vllm:kv_cache_usage_perc{{engine=\"0\",model_name=\"policy\"}} {cache_used_frac}\n\
+             vllm:num_preemptions_total{{engine=\"0\",model_name=\"policy\"}} {preemptions}.0\n\
+             vllm:prefix_cache_hits_total{{engine=\"0\",model_name=\"policy\"}} {prefix_hits}.0\n\
+             vllm:prefix_cache_queries_total{{engine=\"0\",model_name=\"policy\"}} {prefix_queries}.0\n\
+             vllm:cache_config_info{{block_size=\"1\",engine=\"0\",num_gpu_blocks=\"{room_tokens}\"}} 1.0\n"
+        )
     }
 }
 
@@ -281,8 +417,8 @@ async fn send(stream: &mut TcpStream, status: u16, body: &str) -> bool {
     stream.write_all((head + body).as_bytes()).await.is_ok()
 }
 
-/// Path and JSON body of the next request; `None` when the client is gone.
-async fn read_request(stream: &mut TcpStream) -> Option<(String, Value)> {
+/// Path, JSON body and key of the next request; `None` when the client is gone.
+async fn read_request(stream: &mut TcpStream) -> Option<(String, Value, Option<String>)> {
     let mut bytes = Vec::new();
     let head_end = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -293,6 +429,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<(String, Value)> {
         bytes.extend_from_slice(&chunk[..count]);
     };
     let head = String::from_utf8_lossy(&bytes[..head_end]).to_ascii_lowercase();
+    let key = head.lines().find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned));
     let path = String::from_utf8_lossy(&bytes).split(' ').nth(1)?.to_owned();
     let length: usize = head
         .lines()
@@ -304,5 +441,5 @@ async fn read_request(stream: &mut TcpStream) -> Option<(String, Value)> {
         let count = stream.read(&mut chunk).await.ok().filter(|&count| count > 0)?;
         body.extend_from_slice(&chunk[..count]);
     }
-    Some((path, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    Some((path, serde_json::from_slice(&body).unwrap_or(Value::Null), key))
 }

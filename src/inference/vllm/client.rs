@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::access::ApiKey;
 use super::wire;
 use crate::inference::EngineError;
 
@@ -14,8 +16,18 @@ use crate::inference::EngineError;
 const IDLE: Duration = Duration::from_secs(3);
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// The HTTP client that all servers of an engine share.
-pub(super) fn http() -> Result<reqwest::Client, EngineError> {
+/// The HTTP client that all servers of an engine share; with `key`, every request carries it.
+pub(super) fn http(key: Option<&ApiKey>) -> Result<reqwest::Client, EngineError> {
+    let bug = |error: &dyn std::fmt::Display| EngineError::Bug {
+        invariant: format!("an HTTP client can be made, but: {error}"),
+    };
+    let mut headers = HeaderMap::new();
+    if let Some(key) = key {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose())).map_err(|error| bug(&error))?;
+        // Shown by nothing that prints headers.
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
     // An error means that another provider is already installed, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
@@ -23,8 +35,9 @@ pub(super) fn http() -> Result<reqwest::Client, EngineError> {
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
+        .default_headers(headers)
         .build()
-        .map_err(|error| EngineError::Bug { invariant: format!("an HTTP client can be made, but: {error}") })
+        .map_err(|error| bug(&error))
 }
 
 /// A server's base URL and its connections.
@@ -32,12 +45,19 @@ pub(super) fn http() -> Result<reqwest::Client, EngineError> {
 pub(super) struct Client {
     http: reqwest::Client,
     url: String,
+    key: Option<ApiKey>,
 }
 
 impl Client {
     /// A client without any open connection yet.
     pub fn new(http: &reqwest::Client, url: &str) -> Client {
-        Client { http: http.clone(), url: url.trim_end_matches('/').to_owned() }
+        Client { http: http.clone(), url: url.trim_end_matches('/').to_owned(), key: None }
+    }
+
+    /// The same client, whose errors never repeat `key`.
+    pub fn hiding(mut self, key: Option<&ApiKey>) -> Client {
+        self.key = key.cloned();
+        self
     }
 
     pub fn url(&self) -> &str {
@@ -46,6 +66,12 @@ impl Client {
 
     pub async fn health(&self, deadline: Duration) -> Result<(), EngineError> {
         self.call(Method::GET, "/health", None::<&()>, deadline).await.map(|_| ())
+    }
+
+    /// The text of `/metrics`.
+    pub async fn metrics(&self, deadline: Duration) -> Result<String, EngineError> {
+        let body = self.call(Method::GET, "/metrics", None::<&()>, deadline).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
     pub async fn version(&self, deadline: Duration) -> Result<String, EngineError> {
@@ -75,6 +101,20 @@ impl Client {
 
     pub async fn resume(&self, deadline: Duration) -> Result<(), EngineError> {
         self.post::<Value>("/resume", None::<&()>, deadline).await.map(|_| ())
+    }
+
+    /// Weights to the host's memory, the KV cache given up.
+    pub async fn sleep(&self, deadline: Duration) -> Result<(), EngineError> {
+        self.call(Method::POST, "/sleep?level=1", None::<&()>, deadline).await.map(|_| ())
+    }
+
+    /// Both again where they were.
+    pub async fn wake_up(&self, deadline: Duration) -> Result<(), EngineError> {
+        self.call(Method::POST, "/wake_up", None::<&()>, deadline).await.map(|_| ())
+    }
+
+    pub async fn is_sleeping(&self, deadline: Duration) -> Result<bool, EngineError> {
+        self.get::<wire::IsSleeping>("/is_sleeping", deadline).await.map(|answer| answer.is_sleeping)
     }
 
     /// Whether the cache was dropped; blocks still held make it say no.
@@ -147,9 +187,10 @@ impl Client {
         let exchange = async {
             let response = request.send().await?;
             let status = response.status();
-            Ok((status, response.bytes().await?))
+            let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
+            Ok((status, retry_after, response.bytes().await?))
         };
-        let (status, bytes) = match tokio::time::timeout(deadline, exchange).await {
+        let (status, retry_after, bytes) = match tokio::time::timeout(deadline, exchange).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(source)) => return Err(self.transport(source)),
             Err(_) => {
@@ -159,9 +200,11 @@ impl Client {
         if status.is_success() {
             return Ok(bytes.to_vec());
         }
-        let (url, path, message) = (self.url.clone(), path.to_owned(), wire::error_message(&bytes));
+        let message = wire::error_message(&bytes);
+        let message = self.key.as_ref().map_or_else(|| message.clone(), |key| key.removed_from(&message));
+        let (url, path) = (self.url.clone(), path.to_owned());
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
-            return Err(EngineError::ServerFailed { url, path, status: status.as_u16(), message });
+            return Err(EngineError::ServerFailed { url, path, status: status.as_u16(), message, retry_after });
         }
         Err(EngineError::Refused { url, path, status: status.as_u16(), message })
     }
@@ -170,4 +213,10 @@ impl Client {
         // The URL is in our own message already.
         EngineError::Unreachable { url: self.url.clone(), source: source.without_url().into() }
     }
+}
+
+/// `Retry-After` in seconds; the other form, a date, would need this machine's clock to agree with the server's.
+fn seconds(value: &HeaderValue) -> Option<Duration> {
+    let seconds: u64 = value.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::access::ApiKey;
 use super::client::Client;
 use crate::config::{InferenceConfig, LogprobsMode, ServerDevice};
 use crate::inference::EngineError;
@@ -25,6 +26,8 @@ use crate::inference::EngineError;
 const EXTENSION: &str = include_str!("../../../inference/worker.py");
 /// Its place: a module name and class for `--worker-extension-cls`.
 pub(super) const EXTENSION_CLASS: &str = "worker.DeepSearchWorker";
+/// Names the only folder that the extension loads weights from.
+const WEIGHTS_ROOT: &str = "DEEPSEARCH_WEIGHTS_ROOT";
 /// Waits until its input closes, then ends its own process group.
 const WATCHER: &str = "trap '' TERM INT HUP; read -r _; kill -TERM 0; sleep 10; kill -KILL 0";
 /// Time between SIGTERM and SIGKILL. A vLLM server takes 3 to 4 s to end.
@@ -43,6 +46,17 @@ pub(super) struct Server {
     processes: Mutex<Processes>,
 }
 
+/// The folders of a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// The model that it starts with.
+    pub model: &'a Path,
+    /// For its log and its extension.
+    pub run_dir: &'a Path,
+    /// The only one that weights are loaded from; `None`: any.
+    pub weights_root: Option<&'a Path>,
+}
+
 #[derive(Debug)]
 struct Processes {
     server: Child,
@@ -52,8 +66,8 @@ struct Processes {
 }
 
 impl Server {
-    /// Starts the server for `model`, and for adapters of `adapter_rank`, and waits until it answers. Files go to `run_dir`: `server.log`, and
-    /// `server/worker.py`.
+    /// Starts the server, for adapters of `adapter_rank` too, and waits until it answers. Files go to the run's folder:
+    /// `server.log`, and `server/worker.py`. `key` is what `/v1` wants from then on.
     ///
     /// # Errors
     /// [`EngineError::Launch`], [`EngineError::ServerExited`], [`EngineError::NotReady`] or [`EngineError::File`].
@@ -63,12 +77,12 @@ impl Server {
     pub async fn start(
         http: &reqwest::Client,
         config: &InferenceConfig,
-        model: &Path,
-        run_dir: &Path,
+        place: Place<'_>,
         adapter_rank: Option<u32>,
+        key: Option<&ApiKey>,
     ) -> Result<Server, EngineError> {
-        let server = Server::spawn(config, model, run_dir, adapter_rank)?;
-        let client = Client::new(http, &server.url);
+        let server = Server::spawn(config, place, adapter_rank, key)?;
+        let client = Client::new(http, &server.url).hiding(key);
         let deadline = Duration::from_secs(config.start_timeout_s);
         let start = Instant::now();
         tracing::info!(url = server.url, log = %server.log.display(), "starting a vLLM server");
@@ -87,10 +101,11 @@ impl Server {
 
     fn spawn(
         config: &InferenceConfig,
-        model: &Path,
-        run_dir: &Path,
+        place: Place<'_>,
         adapter_rank: Option<u32>,
+        key: Option<&ApiKey>,
     ) -> Result<Server, EngineError> {
+        let Place { model, run_dir, weights_root } = place;
         let extension_dir = absolute(&run_dir.join("server"))?;
         let write = |path: &Path, result: std::io::Result<()>| {
             result.map_err(|source| EngineError::File { path: path.to_owned(), source })
@@ -117,6 +132,16 @@ impl Server {
             .spawn()
             .map_err(|source| EngineError::Launch { program: "/bin/sh".into(), source })?;
         let mut command = command(config, model, port, &extension_dir, adapter_rank);
+        match key {
+            // Not as a flag: the command line of a process can be read by all users of a machine.
+            Some(key) => command.env("VLLM_API_KEY", key.expose()),
+            // Inherited, it would have the server want a key that nobody sends.
+            None => command.env_remove("VLLM_API_KEY"),
+        };
+        match weights_root {
+            Some(root) => command.env(WEIGHTS_ROOT, absolute(root)?),
+            None => command.env_remove(WEIGHTS_ROOT),
+        };
         let program = command.get_program().to_string_lossy().into_owned();
         let spawned = log_file.try_clone().and_then(|copy| {
             command.process_group(pid(&watcher).as_raw()).stdin(Stdio::null()).stdout(copy).stderr(log_file).spawn()
@@ -231,7 +256,7 @@ fn command(
     };
     command.args(words);
     // Not `vllm serve`: the CPU wheel is installed under another name than that command looks for.
-    command.args(["-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--served-model-name", "policy"]);
+    command.args(["-m", "vllm.entrypoints.openai.api_server", "--served-model-name", "policy"]);
     command.arg("--port").arg(port.to_string());
     command.arg("--model").arg(model);
     command.arg("--dtype").arg(&config.dtype);
@@ -255,9 +280,9 @@ fn command(
         command.env("VLLM_CPU_KVCACHE_SPACE", config.cpu_kv_cache_gib.to_string());
     } else {
         command.arg("--gpu-memory-utilization").arg(config.gpu_memory_frac.to_string());
-    }
-    if config.sleep_while_training {
-        command.arg("--enable-sleep-mode");
+        if config.sleep_while_training {
+            command.arg("--enable-sleep-mode");
+        }
     }
     if let Some(rank) = adapter_rank {
         // One in use, and room for the next beside it.
@@ -265,6 +290,8 @@ fn command(
         command.arg(served_rank(rank).to_string()).env("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1");
     }
     command.args(&config.extra_args);
+    // Last, so that it holds: whoever reaches the server can replace its model.
+    command.args(["--host", "127.0.0.1"]);
     if model.is_dir() {
         command.env("HF_HUB_OFFLINE", "1");
     }
@@ -335,10 +362,10 @@ mod tests {
         let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
         assert_eq!(
             words.join(" "),
-            "-X -m vllm.entrypoints.openai.api_server --host 127.0.0.1 --served-model-name policy --port 81 \
+            "-X -m vllm.entrypoints.openai.api_server --served-model-name policy --port 81 \
              --model /nowhere/m --dtype auto --max-model-len 18432 --generation-config vllm --worker-extension-cls \
              worker.DeepSearchWorker --logprobs-mode processed_logprobs --disable-uvicorn-access-log --max-num-seqs 7 \
-             --enforce-eager --no-enable-chunked-prefill --block-size 32"
+             --enforce-eager --no-enable-chunked-prefill --block-size 32 --host 127.0.0.1"
         );
         assert_eq!(command.get_program(), "py");
     }
@@ -348,7 +375,7 @@ mod tests {
         let config = InferenceConfig { device: ServerDevice::Cpu, ..InferenceConfig::default() };
         let command = command(&config, Path::new("/nowhere/m"), 81, Path::new("/ext"), Some(9));
         let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
-        assert!(words.join(" ").ends_with("--enable-lora --max-loras 1 --max-cpu-loras 2 --max-lora-rank 16"));
+        assert!(words.join(" ").contains("--enable-lora --max-loras 1 --max-cpu-loras 2 --max-lora-rank 16"));
         let allowed = command.get_envs().find(|(name, _)| *name == "VLLM_ALLOW_RUNTIME_LORA_UPDATING");
         assert_eq!(allowed.and_then(|(_, value)| value), Some("1".as_ref()));
         assert_eq!([1, 2, 8, 300, 512].map(served_rank), [1, 8, 8, 320, 512]);

@@ -2,13 +2,22 @@
 //!
 //! Invariants: a replica whose weights are in doubt gets no work; no answer mixes weight versions; no request is ever
 //! served from a prefix cache of other weights (salted by version and digest, and dropped at every load). Deliberately
-//! absent: restarting a server that died, since the run decides what is to be loaded into it.
+//! absent: restarting a server that died. Whoever started it does that, and then it is brought to the current weights.
 
+mod access;
+mod admission;
 mod client;
+mod fleet;
+mod greet;
+mod keeper;
 mod launch;
-mod pool;
+mod metrics;
+mod places;
+mod plain;
 mod probe;
 mod reload;
+mod replica;
+mod score;
 mod wire;
 
 use std::path::Path;
@@ -16,12 +25,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::plain::PlainServer;
+
+use self::access::ApiKey;
+use self::admission::{Load, Queue};
 use self::client::Client;
-use self::launch::Server;
-use self::pool::{Pool, Replica};
-use self::wire::{Completion, CompletionRequest, Flaw, WorkerState};
+use self::fleet::Fleet;
+use self::greet::{Terms, combine, greet};
+use self::launch::{Place, Server};
+use self::replica::Replica;
+use self::wire::{Completion, CompletionRequest, Flaw};
 use super::retry::retry;
 use super::{Capabilities, Engine, EngineError, EngineFuture, LoadReport};
 use crate::config::InferenceConfig;
@@ -31,6 +47,8 @@ use crate::types::{Continuation, GenerateRequest, Sampling, TokenId, WeightManif
 const SUPPORTED: &str = "0.26.";
 /// What `worker.py` must answer.
 const PROTOCOL: u32 = 1;
+/// How long one of several servers is waited for where the others have answered.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What an engine is started from.
 #[derive(Clone, Copy, Debug)]
@@ -47,17 +65,20 @@ pub struct VllmSetup<'a> {
     pub salt: &'a str,
     /// Rank of the adapters that will be loaded in place of whole weights; `None`: whole weights.
     pub adapter_rank: Option<u32>,
+    /// The folder that a launched server may load weights from; `None`: any.
+    pub weights_root: Option<&'a Path>,
 }
 
 /// One or many vLLM servers.
 #[derive(Debug)]
 pub struct VllmEngine {
-    pool: Pool,
+    fleet: Arc<Fleet>,
+    /// One task per server, which ends with the engine.
+    keepers: Vec<JoinHandle<()>>,
     capabilities: Capabilities,
     /// The server we started, if we did.
     server: Option<Arc<Server>>,
     request_timeout: Duration,
-    reload_timeout: Duration,
     retry_window: Duration,
 }
 
@@ -85,9 +106,11 @@ impl VllmEngine {
 
     async fn begin(setup: VllmSetup<'_>, terms: Terms<'_>) -> Result<VllmEngine, EngineError> {
         let config = setup.config;
-        let http = client::http()?;
+        let key = ApiKey::of(config)?;
+        let http = client::http(key.as_ref())?;
         let (server, urls) = if config.launch {
-            let server = Server::start(&http, config, setup.model, setup.run_dir, setup.adapter_rank).await?;
+            let place = Place { model: setup.model, run_dir: setup.run_dir, weights_root: setup.weights_root };
+            let server = Server::start(&http, config, place, setup.adapter_rank, key.as_ref()).await?;
             let urls = vec![server.url().to_owned()];
             (Some(Arc::new(server)), urls)
         } else {
@@ -96,29 +119,39 @@ impl VllmEngine {
         if urls.is_empty() {
             return Err(EngineError::NoServer);
         }
-        let retry_window = Duration::from_secs(config.retry_timeout_s);
-        let mut found = Vec::new();
         for url in &urls {
-            found
-                .push(retry(retry_window, |_| greet(Client::new(&http, url), &setup, terms, server.as_deref())).await?);
+            access::check_url(url, config.allow_public).await?;
         }
-        let capabilities = combine(&found)?;
-        let replicas = found.into_iter().map(|greeting| greeting.replica(&setup, terms, urls.len()));
-        let pool = Pool::new(replicas.collect());
-        let max_sequences = pool.replicas().iter().map(|replica| replica.capacity as usize).sum();
+        let retry_window = Duration::from_secs(config.retry_timeout_s);
+        let (server_ref, setup_ref) = (server.as_deref(), &setup);
+        let greetings = urls.iter().map(|url| {
+            let client = Client::new(&http, url).hiding(key.as_ref());
+            retry(retry_window, move |_| greet(client.clone(), setup_ref, terms, server_ref))
+        });
+        let found = join_all(greetings).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let capabilities = combine(&found, terms)?;
+        let all_sequences = found.iter().map(greet::Greeting::sequences).sum();
+        let replicas: Vec<Replica> =
+            found.into_iter().map(|greeting| greeting.replica(&setup, terms, all_sequences)).collect();
+        let max_sequences = replicas.iter().map(|replica| replica.capacity as usize).sum();
+        let reload_timeout = Duration::from_secs(config.reload_timeout_s);
+        let fleet = Arc::new(Fleet::new(replicas, reload_timeout, capabilities.max_model_tokens));
+        let period = Duration::from_secs(config.health_check_s.max(1));
+        let keep = |replica: &Arc<Replica>| keeper::keep(Arc::clone(&fleet), Arc::clone(replica), period);
+        let keepers = fleet.replicas().iter().map(keep).collect();
         Ok(VllmEngine {
-            pool,
+            fleet,
+            keepers,
             capabilities: Capabilities { max_sequences, ..capabilities },
             server,
             request_timeout: Duration::from_secs(config.request_timeout_s),
-            reload_timeout: Duration::from_secs(config.reload_timeout_s),
             retry_window,
         })
     }
 
     /// Base URLs of the replicas.
     pub fn urls(&self) -> Vec<String> {
-        self.pool.replicas().iter().map(|replica| replica.client.url().to_owned()).collect()
+        self.fleet.replicas().iter().map(|replica| replica.client.url().to_owned()).collect()
     }
 
     /// Digest of the weights that were loaded into the servers; `None` where they hold those of their start, or cannot say
@@ -128,7 +161,7 @@ impl VllmEngine {
     /// A server that does not answer.
     pub async fn weights_digest(&self) -> Result<Option<String>, EngineError> {
         let mut found = None;
-        for replica in self.pool.replicas().iter().filter(|replica| replica.can_say_what_it_holds()) {
+        for replica in self.fleet.replicas().iter().filter(|replica| replica.can_say_what_it_holds()) {
             let states = retry(self.retry_window, |_| replica.worker_states(false)).await?;
             found = found.or(states.into_iter().find_map(|state| state.digest));
         }
@@ -138,11 +171,16 @@ impl VllmEngine {
     /// Ends the launched server, if there is one; requests still in flight fail. Dropping the engine does the same, but
     /// blocks.
     pub async fn stop(&self) {
+        self.end_keepers();
         if let Some(server) = &self.server {
             let server = Arc::clone(server);
             // A panic in it would have left the work to Drop.
             let _ = tokio::task::spawn_blocking(move || server.end()).await;
         }
+    }
+
+    fn end_keepers(&self) {
+        self.keepers.iter().for_each(JoinHandle::abort);
     }
 
     /// vLLM looks such a token up without a check, and dies of it with all that is in flight.
@@ -159,54 +197,81 @@ impl VllmEngine {
 
     async fn generate_once(&self, request: &GenerateRequest) -> Result<Vec<Continuation>, EngineError> {
         self.check_server()?;
-        loop {
-            let replica = self.pool.pick(request.affinity)?;
-            let ticket = match replica.take(request.n).await {
-                // Fenced off while we waited: `pick` knows whether there is another.
-                Err(EngineError::Fenced { .. }) => continue,
-                other => other?,
-            };
-            let body = CompletionRequest {
-                n: request.n,
-                // The server reads it as a signed number and adds the sample's index: there must be room for that.
-                seed: request.seed & (u64::MAX >> 2),
-                stop: &request.stop,
-                stop_token_ids: &request.stop_token_ids,
-                ..CompletionRequest::new(
-                    &ticket.model,
-                    &request.tokens,
-                    request.max_tokens,
-                    request.sampling,
-                    &ticket.salt,
-                )
-            };
-            // From here, not from the call: waiting for a seat behind other trees is no failure of the server.
-            let answer = self.ask(&replica, &body, Instant::now() + request.deadline).await?;
-            replica.check(&ticket)?;
-            return answer.into_continuations(request.n, self.capabilities.vocab_tokens, ticket.version).map_err(
-                |flaw| match flaw {
-                    Flaw::Aborted => replica.interrupted("it was aborted by the server"),
-                    Flaw::Malformed(problem) => replica.client.bad_answer("/v1/completions", problem),
-                },
-            );
-        }
+        let want = Load::of(request.tokens.len(), request.n, request.max_tokens);
+        let (replica, ticket) = loop {
+            let picked = self.fleet.pick(request.affinity)?;
+            // Lost while we waited: `pick` knows whether there is another.
+            if let Some(ticket) = picked.replica.take(want, picked.queue, picked.is_last_resort).await? {
+                break (picked.replica, ticket);
+            }
+        };
+        let body = CompletionRequest {
+            n: request.n,
+            // The server reads it as a signed number and adds the sample's index: there must be room for that.
+            seed: request.seed & (u64::MAX >> 2),
+            stop: &request.stop,
+            stop_token_ids: &request.stop_token_ids,
+            ..CompletionRequest::new(&ticket.model, &request.tokens, request.max_tokens, request.sampling, &ticket.salt)
+        };
+        // From here, not from the call: waiting for a seat behind other trees is no failure of the server.
+        let answer = match self.ask(&replica, &body, Instant::now() + request.deadline).await {
+            Err(EngineError::Deadline { .. }) if self.fleet.has_other(&replica) => {
+                replica.mark_down("it did not answer in time", false);
+                return Err(replica.interrupted("it did not answer in time, and there are others"));
+            }
+            // Waiting for as long as it asks would be for nothing.
+            Err(EngineError::ServerFailed { status: 429, retry_after: Some(_), .. })
+                if self.fleet.has_other(&replica) =>
+            {
+                return Err(replica.interrupted("it asks to be left alone, and there are others"));
+            }
+            other => other?,
+        };
+        replica.check(&ticket)?;
+        answer.into_continuations(request.n, self.capabilities.vocab_tokens, ticket.version).map_err(
+            |flaw| match flaw {
+                Flaw::Aborted => replica.interrupted("it was aborted by the server"),
+                Flaw::Malformed(problem) => replica.client.bad_answer("/v1/completions", problem),
+            },
+        )
     }
 
     async fn score_once(&self, replica: &Replica, tokens: &[TokenId]) -> Result<Vec<f32>, EngineError> {
         self.check_server()?;
-        let ticket = replica.take(1).await?;
-        let neutral = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0 };
-        // Asking for prompt logprobs makes the server compute the whole prompt, whatever its cache holds.
-        let body = CompletionRequest {
-            prompt_logprobs: Some(0),
-            ..CompletionRequest::new(&ticket.model, tokens, 1, neutral, &ticket.salt)
-        };
+        let want = Load::of(tokens.len(), 1, 1);
+        let Some(ticket) = replica.take(want, Queue::Begun, true).await? else { return Err(replica.fenced()) };
+        let body = score::request(&ticket.model, tokens, &ticket.salt);
         let answer = self.ask(replica, &body, Instant::now() + self.request_timeout).await?;
         replica.check(&ticket)?;
-        prompt_logprobs(answer, tokens).map_err(|flaw| match flaw {
+        score::prompt_logprobs(answer, tokens).map_err(|flaw| match flaw {
             Flaw::Aborted => replica.interrupted("it was aborted by the server"),
             Flaw::Malformed(problem) => replica.client.bad_answer("/v1/completions", problem),
         })
+    }
+
+    /// One row per server in service. One that is lost meanwhile has none: it says what it holds before it gets work again.
+    async fn score_all(&self, tokens: &[TokenId]) -> Result<Vec<Vec<f32>>, EngineError> {
+        let serving = self.fleet.in_service();
+        let patience = if serving.len() > 1 { PATIENCE.min(self.retry_window) } else { Duration::ZERO };
+        let asked = serving.iter().map(|replica| retry(patience, move |_| self.score_once(replica, tokens)));
+        let (mut rows, mut lost) = (Vec::new(), None);
+        for row in join_all(asked).await {
+            match row {
+                Ok(row) => rows.push(row),
+                Err(error)
+                    if error.is_outage() || error.is_transient() || matches!(error, EngineError::Fenced { .. }) =>
+                {
+                    lost = lost.or(Some(error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match (rows.first(), lost) {
+            (Some(row), _) => self.fleet.note_canary(tokens, row),
+            (None, Some(error)) => return Err(error),
+            (None, None) => return Err(self.fleet.none_left()),
+        }
+        Ok(rows)
     }
 
     async fn ask(
@@ -216,7 +281,10 @@ impl VllmEngine {
         deadline: Instant,
     ) -> Result<Completion, EngineError> {
         let left = deadline.saturating_duration_since(Instant::now()).min(self.request_timeout);
-        let answer = replica.client.complete(body, left).await;
+        let answer = tokio::select! {
+            answer = replica.client.complete(body, left) => answer,
+            () = replica.silence() => return Err(replica.interrupted("it has stopped answering")),
+        };
         match &answer {
             Ok(_) => replica.note_success(),
             Err(error) => replica.note_failure(error),
@@ -256,46 +324,96 @@ impl Engine for VllmEngine {
     fn score<'a>(&'a self, tokens: &'a [TokenId]) -> EngineFuture<'a, Vec<Vec<f32>>> {
         Box::pin(async move {
             self.check_tokens(tokens)?;
-            let rows = self
-                .pool
-                .replicas()
-                .iter()
-                .map(|replica| retry(self.retry_window, move |_| self.score_once(replica, tokens)));
-            join_all(rows).await.into_iter().collect()
+            retry(self.retry_window, |_| self.score_all(tokens)).await
         })
     }
 
     fn load_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, LoadReport> {
         Box::pin(async move {
-            self.check_server()?;
             let start = Instant::now();
-            let loads =
-                self.pool.replicas().iter().map(|replica| reload::reload(replica, manifest, self.reload_timeout));
-            // All are awaited, also when one fails: none is left half way.
-            let mut reports = match join_all(loads).await.into_iter().collect::<Result<Vec<_>, _>>() {
-                Ok(reports) => reports.into_iter(),
-                Err(error) => return Err(self.last_words(error).await),
-            };
-            let Some(mut slowest) = reports.next() else { return Err(EngineError::NoServer) };
-            for other in reports {
-                for (mine, its) in slowest.phases.iter_mut().zip(other.phases) {
-                    mine.1 = mine.1.max(its.1);
+            let load = tokio::sync::Mutex::new(self.fleet.begin_load().await);
+            let loaded = retry(self.retry_window, |_| async {
+                self.check_server()?;
+                let result = load.lock().await.attempt(manifest).await;
+                match result {
+                    Ok(loaded) => Ok(loaded),
+                    Err(error) => Err(self.last_words(error).await),
                 }
-                let checked = |held: &super::HeldWeights| held.bitwise_bytes + held.probed_bytes;
-                if checked(&other.held) < checked(&slowest.held) {
-                    slowest.held = other.held;
-                }
+            })
+            .await?;
+            for outage in &loaded.missing {
+                tracing::warn!(url = outage.url, reason = outage.reason, "server without the new weights");
             }
-            let (phases, held) = (slowest.phases, slowest.held);
-            Ok(LoadReport { version: manifest.version, elapsed: start.elapsed(), phases, held })
+            Ok(LoadReport {
+                version: manifest.version,
+                elapsed: start.elapsed(),
+                phases: loaded.phases,
+                held: loaded.held,
+                replicas: loaded.replicas,
+                missing: loaded.missing,
+            })
         })
     }
 
     fn confirm_weights<'a>(&'a self, manifest: &'a WeightManifest) -> EngineFuture<'a, ()> {
         Box::pin(async move {
+            retry(self.retry_window, |_| async {
+                self.check_server()?;
+                self.fleet.confirm(manifest).await
+            })
+            .await
+        })
+    }
+
+    fn release(&self, affinity: u64) -> EngineFuture<'_, ()> {
+        self.fleet.release(affinity);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn take_counts(&self) -> EngineFuture<'_, Vec<(&'static str, f64)>> {
+        Box::pin(async move {
+            // Counters up to now; what is in use at this moment says nothing.
+            join_all(self.fleet.replicas().iter().map(|replica| keeper::poll(replica, false))).await;
+            Ok(self.fleet.take_counts())
+        })
+    }
+
+    fn rest(&self) -> EngineFuture<'_, ()> {
+        Box::pin(async move {
             self.check_server()?;
-            let asked = self.pool.replicas().iter().map(|replica| reload::confirm(replica, manifest));
-            join_all(asked).await.into_iter().collect()
+            let deadline = self.fleet.reload_deadline;
+            let asleep = self.fleet.replicas().iter().map(|replica| replica.client.sleep(deadline));
+            match join_all(asleep).await.into_iter().collect() {
+                Ok(()) => Ok(()),
+                Err(error) => Err(self.last_words(error).await),
+            }
+        })
+    }
+
+    fn wake(&self) -> EngineFuture<'_, ()> {
+        Box::pin(async move {
+            self.check_server()?;
+            let deadline = self.fleet.reload_deadline;
+            // Whatever is thought of a server: one that was told to sleep must not be loaded in its sleep.
+            let woken = self.fleet.replicas().iter().map(|replica| async move {
+                replica.client.wake_up(deadline).await?;
+                replica.note_success();
+                // Sleep gives the cache up, and with it what prefixes it held; this makes sure that the server knows.
+                reload::reset_cache(replica, deadline).await
+            });
+            match join_all(woken).await.into_iter().collect() {
+                Ok(()) => Ok(()),
+                Err(error) => Err(self.last_words(error).await),
+            }
+        })
+    }
+
+    fn drop_cache(&self) -> EngineFuture<'_, ()> {
+        Box::pin(async move {
+            self.check_server()?;
+            let serving = self.fleet.in_service();
+            let dropped = serving.iter().map(|replica| reload::reset_cache(replica, self.fleet.reload_deadline));
+            join_all(dropped).await.into_iter().collect()
         })
     }
 
@@ -304,195 +422,8 @@ impl Engine for VllmEngine {
     }
 }
 
-/// Logprobs of `tokens[1..]` from an answer with `prompt_logprobs`.
-fn prompt_logprobs(answer: Completion, tokens: &[TokenId]) -> Result<Vec<f32>, Flaw> {
-    let malformed = |problem: String| Flaw::Malformed(problem);
-    let [choice] = <[wire::Choice; 1]>::try_from(answer.choices)
-        .map_err(|choices| malformed(format!("{} choices, asked for 1", choices.len())))?;
-    if choice.finish_reason.as_deref() == Some("abort") {
-        return Err(Flaw::Aborted);
+impl Drop for VllmEngine {
+    fn drop(&mut self) {
+        self.end_keepers();
     }
-    let positions = choice.prompt_logprobs.ok_or_else(|| malformed("no prompt_logprobs, though asked for".into()))?;
-    if positions.len() != tokens.len() {
-        return Err(malformed(format!("{} prompt_logprobs for {} tokens", positions.len(), tokens.len())));
-    }
-    let pairs = positions.iter().zip(tokens).enumerate().skip(1);
-    pairs
-        .map(|(i, (position, token))| {
-            let found = position.as_ref().and_then(|by_token| by_token.get(&token.to_string()));
-            let value = found.ok_or_else(|| malformed(format!("no logprob for token {token} at position {i}")))?;
-            Ok(value.logprob.map_or(f32::NAN, |logprob| logprob as f32))
-        })
-        .collect()
-}
-
-/// What is expected of the servers.
-#[derive(Clone, Copy, Debug)]
-enum Terms<'a> {
-    /// They take new weights and are trusted with nothing else.
-    Loads,
-    /// They answer with what they hold.
-    AsItIs { served: Option<&'a str> },
-}
-
-/// What a server said of itself.
-struct Greeting {
-    client: Client,
-    model: String,
-    vllm: String,
-    max_model_tokens: usize,
-    worker: WorkerState,
-    /// It has no worker extension: `worker` is made up.
-    is_plain: bool,
-}
-
-impl Greeting {
-    fn replica(self, setup: &VllmSetup<'_>, terms: Terms<'_>, replicas: usize) -> Replica {
-        let sequences = match setup.config.max_sequences {
-            0 => self.worker.max_num_seqs,
-            total => total.div_ceil(replicas),
-        };
-        let capacity = u32::try_from(sequences).unwrap_or(u32::MAX).clamp(1, 1 << 20);
-        let deadline = Duration::from_secs(setup.config.reload_timeout_s);
-        let replica = Replica::new(self.client, self.model, capacity, &self.worker, setup.salt, deadline);
-        match terms {
-            Terms::Loads => replica,
-            Terms::AsItIs { .. } => replica.trusted(self.is_plain),
-        }
-    }
-}
-
-/// Asks a server who it is and what it can do.
-async fn greet(
-    client: Client,
-    setup: &VllmSetup<'_>,
-    terms: Terms<'_>,
-    server: Option<&Server>,
-) -> Result<Greeting, EngineError> {
-    if let Some(server) = server {
-        server.check_alive()?;
-    }
-    let deadline = Duration::from_secs(setup.config.reload_timeout_s);
-    let unsupported = |problem: String, hint: &str| EngineError::Unsupported {
-        url: client.url().to_owned(),
-        problem,
-        hint: hint.to_owned(),
-    };
-    let vllm = client.version(deadline).await.map_err(|error| match error {
-        EngineError::Refused { .. } | EngineError::BadAnswer { .. } => {
-            unsupported(format!("it does not say which vLLM it is ({error})"), "give the base URL of a vLLM server")
-        }
-        other => other,
-    })?;
-    if !vllm.starts_with(SUPPORTED) {
-        tracing::warn!(url = client.url(), found = vllm, supported = "0.26", "this vLLM has not been tried");
-    }
-    let worker = worker_state(&client, terms, deadline).await?;
-    let is_plain = worker.is_none();
-    let worker = worker.unwrap_or_else(WorkerState::unknown);
-    let mut cards = client.models(deadline).await?.data;
-    if let Terms::AsItIs { served: Some(served) } = terms {
-        let names: Vec<String> = cards.iter().map(|card| format!("`{}`", card.id)).collect();
-        cards.retain(|card| card.id == served);
-        if cards.is_empty() {
-            return Err(unsupported(
-                format!("it does not serve `{served}`"),
-                &format!("it serves {}", names.join(", ")),
-            ));
-        }
-    }
-    let card = cards.into_iter().next();
-    let Some((model, max_model_tokens)) = card.and_then(|card| Some((card.id, card.max_model_len?))) else {
-        return Err(client.bad_answer("/v1/models", "no model with a `max_model_len`".into()));
-    };
-    if let Terms::AsItIs { .. } = terms {
-        // A pause is another program's, which will end it.
-        return Ok(Greeting { client, model, vllm, max_model_tokens, worker, is_plain });
-    }
-    if client.is_paused(deadline).await? {
-        // Left behind by a program that ended in the middle of a reload; the model itself is whole.
-        client.resume(deadline).await?;
-    }
-    let mode = probe::logprobs_mode(&client, &model, worker.vocab_size, setup.sampling, deadline).await?;
-    probe::check_mode(client.url(), mode, setup.sampling)?;
-    Ok(Greeting { client, model, vllm, max_model_tokens, worker, is_plain })
-}
-
-/// What the workers hold, or how to start the server so that they can say it. `None` where they cannot and need not.
-async fn worker_state(
-    client: &Client,
-    terms: Terms<'_>,
-    deadline: Duration,
-) -> Result<Option<WorkerState>, EngineError> {
-    let is_needed = matches!(terms, Terms::Loads);
-    let unsupported = |problem: &str, hint: String| EngineError::Unsupported {
-        url: client.url().to_owned(),
-        problem: problem.to_owned(),
-        hint,
-    };
-    let how = format!(
-        "start it with `VLLM_SERVER_DEV_MODE=1 PYTHONPATH=inference`, `--worker-extension-cls {}` and `--host 127.0.0.1`, \
-         or set `inference.launch = true`",
-        launch::EXTENSION_CLASS
-    );
-    let states: Vec<WorkerState> = match client.rpc("ds_state", serde_json::json!({}), deadline).await {
-        Err(EngineError::Refused { status: 404, .. }) if !is_needed => return Ok(None),
-        Err(EngineError::ServerFailed { message, .. }) if !is_needed && message.contains("ds_state") => {
-            return Ok(None);
-        }
-        Err(EngineError::Refused { status: 404, .. }) => {
-            return Err(unsupported("its development endpoints are off, so that no weights can be loaded", how));
-        }
-        Err(EngineError::ServerFailed { message, .. }) if message.contains("ds_state") => {
-            return Err(unsupported("it runs without the worker extension, so that no weights can be loaded", how));
-        }
-        other => other?,
-    };
-    if states.iter().any(|state| state.protocol != PROTOCOL) {
-        return Err(unsupported("its worker extension is of another version of this program", how));
-    }
-    if states.iter().any(|state| !state.intact) {
-        let hint = "restart the server".into();
-        return Err(unsupported("an earlier load failed half way, its model is unusable", hint));
-    }
-    if states.iter().any(|state| state.logprobs_mode.contains("logits")) {
-        let hint = "start it with `--logprobs-mode processed_logprobs`".into();
-        return Err(unsupported("it returns logits in place of logprobs", hint));
-    }
-    let mut states = states.into_iter();
-    let Some(first) = states.next() else {
-        return Err(client.bad_answer("/collective_rpc", "no worker answered".into()));
-    };
-    if states.any(|state| (state.version, &state.digest) != (first.version, &first.digest)) {
-        return Err(unsupported("its workers hold different weights", "restart the server".into()));
-    }
-    Ok(Some(first))
-}
-
-/// What all servers together can do.
-fn combine(found: &[Greeting]) -> Result<Capabilities, EngineError> {
-    let Some(first) = found.first() else { return Err(EngineError::NoServer) };
-    for other in found {
-        if other.worker.vocab_size != first.worker.vocab_size {
-            return Err(EngineError::Unsupported {
-                url: other.client.url().to_owned(),
-                problem: format!(
-                    "its vocabulary has {} tokens, that of `{}` has {}",
-                    other.worker.vocab_size,
-                    first.client.url(),
-                    first.worker.vocab_size
-                ),
-                hint: "start all servers with the same model".into(),
-            });
-        }
-    }
-    Ok(Capabilities {
-        engine: format!("vllm {}", first.vllm),
-        max_model_tokens: found.iter().map(|greeting| greeting.max_model_tokens).min().unwrap_or_default(),
-        vocab_tokens: first.worker.vocab_size,
-        max_sequences: 0,
-        // The batch decides how its matrix products round.
-        is_reproducible: false,
-        // Any server of which this is not true was refused.
-    })
 }

@@ -12,9 +12,12 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::pool::{Replica, Weights};
+use super::fleet::Target;
+use super::replica::{Replica, Weights};
+use super::score::Canary;
 use super::wire::{LoadAnswer, WorkerState};
 use crate::inference::{EngineError, HeldWeights, ReloadPhase};
 use crate::types::WeightManifest;
@@ -29,7 +32,17 @@ pub(super) struct Reloaded {
     pub held: HeldWeights,
 }
 
-/// Loads `manifest` into one replica, each phase within `deadline`.
+/// What a replica that comes back has to agree with before it goes into service.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Others<'a> {
+    /// What all are to hold, by then.
+    pub target: &'a watch::Sender<Target>,
+    /// What those in service answered.
+    pub canary: Option<&'a Canary>,
+}
+
+/// Loads `manifest` into one replica, each phase within `deadline`. With `others`, it goes into service only if it agrees
+/// with them.
 ///
 /// # Errors
 /// [`EngineError::Reload`] naming the phase; the replica is fenced off. Weights that were refused before the model
@@ -41,16 +54,34 @@ pub(super) async fn reload(
     replica: &Replica,
     manifest: &WeightManifest,
     deadline: Duration,
+    others: Option<Others<'_>>,
 ) -> Result<Reloaded, EngineError> {
     let before = replica.adapter();
     let gate = replica.begin_reload();
     let mut phases = Vec::new();
     let mut current = ReloadPhase::Pause;
-    match run(replica, manifest, deadline, &mut current, &mut phases).await {
+    let mut loaded = run(replica, manifest, deadline, &mut current, &mut phases).await;
+    if let (Ok(_), Some(canary)) = (&loaded, others.and_then(|others| others.canary)) {
+        current = ReloadPhase::Verify;
+        let model = Weights::of(manifest).adapter.unwrap_or_else(|| replica.model.clone());
+        if let Err(error) = canary.check(&replica.client, &model, deadline).await {
+            loaded = Err(error);
+        }
+    }
+    match loaded {
         Ok(held) => {
             let weights = Weights::of(manifest);
             let after = weights.adapter.clone();
-            gate.open(weights);
+            {
+                // Held over the opening: who changes the target afterwards finds this replica in service.
+                let wanted = others.map(|others| others.target.borrow());
+                if wanted.is_some_and(|wanted| !wanted.is(manifest)) {
+                    let reason = format!("version {} was superseded while it was loaded", manifest.version);
+                    gate.fence(reason.clone());
+                    return Err(replica.interrupted(&reason));
+                }
+                gate.open(weights);
+            }
             if let Some(old) = before.filter(|old| Some(old) != after.as_ref())
                 && let Err(error) = replica.client.unload_adapter(&old, deadline).await
             {
@@ -66,6 +97,9 @@ pub(super) async fn reload(
             let resumed = refused && replica.client.resume(deadline).await.is_ok();
             let left = if resumed { ", it still holds the version before" } else { "" };
             gate.fence(format!("loading version {version} failed in phase `{current}`{left}"));
+            if source.is_outage() {
+                replica.mark_down(&source.to_string(), false);
+            }
             let url = replica.client.url().to_owned();
             Err(EngineError::Reload { url, version, phase: current, source: Box::new(source) })
         }
@@ -159,6 +193,12 @@ pub(super) async fn confirm(replica: &Replica, manifest: &WeightManifest) -> Res
     serves(replica, manifest).await
 }
 
+/// Whether a server holds the weights of its start, as it does after a restart.
+pub(super) async fn is_of_the_start(replica: &Replica) -> bool {
+    let states = replica.worker_states(false).await;
+    states.is_ok_and(|states| states.iter().all(|state| state.intact && state.digest.is_none()))
+}
+
 async fn serves(replica: &Replica, manifest: &WeightManifest) -> Result<(), EngineError> {
     let weights = Weights::of(manifest);
     if replica.serves(&weights).await? {
@@ -225,7 +265,8 @@ async fn verify(replica: &Replica, manifest: &WeightManifest) -> Result<HeldWeig
     least.ok_or_else(|| EngineError::Bug { invariant: "a server has at least one worker".into() })
 }
 
-async fn reset_cache(replica: &Replica, deadline: Duration) -> Result<(), EngineError> {
+/// Drops the prefix cache; tried again while blocks are held by requests in flight.
+pub(super) async fn reset_cache(replica: &Replica, deadline: Duration) -> Result<(), EngineError> {
     let end = Instant::now() + deadline;
     loop {
         let left = end.saturating_duration_since(Instant::now());

@@ -202,6 +202,12 @@ pub(super) struct ModelCard {
     pub max_model_len: Option<usize>,
 }
 
+/// Answer of `GET /is_sleeping`.
+#[derive(Debug, Deserialize)]
+pub(super) struct IsSleeping {
+    pub is_sleeping: bool,
+}
+
 /// Answer of `GET /is_paused`.
 #[derive(Debug, Deserialize)]
 pub(super) struct IsPaused {
