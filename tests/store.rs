@@ -13,7 +13,7 @@ use orchestrator::store::{
     StoreOptions, TreeFilter, TreeStatus,
 };
 use orchestrator::types::{NodeId, ProblemId, Provenance, RoundId, RunId, StepId, TreeKind, Verdict, WeightVersion};
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 use support::*;
 
 async fn raw(store: &Store) -> SqliteConnection {
@@ -475,11 +475,14 @@ async fn the_statements_of_the_manual_run() {
     fixture(&store).await;
     let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sql.md")).unwrap();
     let blocks: Vec<&str> = manual.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() >= 8, "{} statements", blocks.len());
+    assert!(blocks.len() >= 20, "{} statements", blocks.len());
     let mut conn = raw(&store).await;
+    // What comes of the others, `sql_questions.rs` sees.
+    let is_benchmark = |block: &str| block.contains("benchmark_");
+    assert!(blocks.iter().any(|block| is_benchmark(block)));
     for block in blocks {
         let rows = sqlx::query(sqlx::AssertSqlSafe(block)).fetch_all(&mut conn).await.expect(block);
-        assert!(!rows.is_empty() && !rows[0].columns().is_empty(), "nothing came of {block}");
+        assert!(!is_benchmark(block) || !rows.is_empty(), "nothing came of {block}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::recorded::CONTENT;
 use crate::error::{FailureClass, Hint};
 use crate::types::{RunId, StepId};
 
@@ -283,7 +284,7 @@ impl Hint for StoreError {
             }
             StoreError::NewerSchema { .. } => "use the version of this program that wrote it, or a newer one",
             StoreError::OlderSchema { .. } => {
-                "continue the run with this version once, which brings the schema up to date"
+                "`orchestrator db vacuum` brings the schema up to date, and so does going on with the run"
             }
             StoreError::ChangedSchema { .. } => "use the build of this program that wrote it",
             StoreError::NotWritable { .. } => "check the permissions of the file and of its folder",
@@ -295,6 +296,10 @@ impl Hint for StoreError {
                  everything acknowledged so far is kept"
             }
             StoreError::Locked { .. } => "end the other process that writes to it; readers do not lock it",
+            StoreError::NotFound { what: CONTENT, .. } => {
+                "its tokens or logprobs were dropped (`run.keep_text`, `run.keep_logprobs`, `orchestrator db prune`): a \
+                 resume needs a whole checkpoint of that step or a later one"
+            }
             StoreError::Damaged { .. } => "copy the file away, then try `sqlite3 FILE .recover`",
             _ => return None,
         };

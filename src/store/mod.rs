@@ -14,27 +14,32 @@
 //! and the unique slot in its step keeps it from being recorded twice.
 //!
 //! Deliberately absent: updates of trees (they are written when finished), deletes (but of failed trees in a step that is
-//! taken up again), and any cache.
+//! taken up again, and of tokens and text that are not to be kept), and any cache.
 
 mod benchmark;
+mod check;
 mod codec;
 mod error;
 mod evaluation;
 mod metric;
 mod open;
+mod page;
 #[cfg(test)]
 mod plan_test;
 mod problem;
+mod prune;
 mod recorded;
 mod regrow;
 mod round;
 mod round_write;
 mod run;
+mod size;
 mod solution;
 mod step;
 mod step_slot;
 mod tree;
 mod tree_read;
+mod tree_shape;
 mod view;
 mod view_training;
 mod weight;
@@ -51,18 +56,26 @@ pub use benchmark::{
     BenchmarkProblemRow, BenchmarkResult, BenchmarkRow, BenchmarkSampleRow, BenchmarkSummary, NewBenchmark,
     NewBenchmarkFile, NewBenchmarkSample, SettledSample, UnsettledSample,
 };
+pub use check::Finding;
 pub use error::StoreError;
 pub use evaluation::{EvaluatedProblem, EvaluationRow, NewEvaluation};
 pub use metric::{Metric, MetricRow};
+pub use page::{
+    Changes, ProblemEvaluation, ProblemItem, ProblemPage, ProblemRound, StepTrajectories, TreeItem, TreeOrder,
+    TreePage, TreePageFilter,
+};
 pub use problem::{NewProblem, ProblemRow};
+pub use prune::{DropText, Prune, Pruned};
 pub use recorded::RecordedTree;
 pub use round::{FilteredProblem, NewRound, RoundProblemRow, RoundReason, RoundRow, RoundStatus};
 pub use run::{NewRun, RunEnd, RunRow, RunStatus};
+pub use size::{DatabaseSize, TableSize, Vacuumed};
 pub use solution::{ImportCounts, ImportedSolution, NewSolution, SolutionFilter, SolutionRow};
 pub use step::{NewStep, StepEnd, StepRow, StepStatus};
 pub use step_slot::{NewSlot, StepSlot};
-pub use tree::{NewTree, NodeContent, NodeRow, Selection, SelectionKind, TrajectoryRow, TreeStatus};
+pub use tree::{NewTree, NodeContent, NodeRow, ScoreParts, Selection, SelectionKind, TrajectoryRow, TreeStatus};
 pub use tree_read::{TreeFilter, TreeRow};
+pub use tree_shape::NodeColumns;
 pub use view::{BestPath, ConfidentMistake, SolvedPerStep, StepSummary, TokenUse, WeightHistory};
 pub use view_training::{BadOutput, LearningPoint, ReplayUse, RoundSummary, RunComparison};
 pub use weight::{Confirmation, NewWeightVersion, WeightVersionRow};

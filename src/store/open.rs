@@ -46,6 +46,9 @@ pub(super) async fn writing_connection(path: &Path, options: StoreOptions) -> Re
         found.refuse_newer(path)?;
         schema = found.schema;
     }
+    if schema == 0 {
+        create_private(path);
+    }
     let mut connect = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -63,6 +66,13 @@ pub(super) async fn writing_connection(path: &Path, options: StoreOptions) -> Re
     let mut conn = connect.connect().await.map_err(|error| StoreError::from(error).at(path))?;
     migrate(&mut conn, path, schema).await?;
     Ok(conn)
+}
+
+/// Makes the file for its owner only; its log and index take their permissions from it. One that is there stays as it is, and
+/// where it cannot be made, opening it says why.
+fn create_private(path: &Path) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
 }
 
 /// Brings a database of the given schema up to date. Tables that others refer to can only be made anew while foreign keys
@@ -110,10 +120,16 @@ pub(super) async fn reading_pool(path: &Path) -> Result<SqlitePool, StoreError> 
     pool.connect_with(read_only(path)).await.map_err(|error| StoreError::from(error).at(path))
 }
 
+/// One more connection for reading, of a database that was opened before.
+pub(super) async fn reading_connection(path: &Path) -> Result<SqliteConnection, StoreError> {
+    read_only(path).connect().await.map_err(|error| StoreError::from(error).at(path))
+}
+
 fn read_only(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
+        .pragma("query_only", "on")
         .busy_timeout(BUSY_TIMEOUT)
         .thread_name(|number| format!("store-reader-{number}"))
         .disable_statement_logging()

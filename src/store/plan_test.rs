@@ -4,8 +4,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
 use super::{
-    Store, benchmark, evaluation, metric, problem, recorded, round, run, solution, step, step_slot, tree_read, view,
-    view_training, weight,
+    Store, benchmark, evaluation, metric, page, problem, recorded, round, run, solution, step, step_slot, tree_read,
+    tree_shape, view, view_training, weight,
 };
 
 const HOT: &[(&str, &str)] = &[
@@ -47,8 +47,44 @@ const HOT: &[(&str, &str)] = &[
     ("bad outputs", view_training::BAD_OUTPUTS),
     ("replay use", view_training::REPLAY_USE),
     ("learning curve", view_training::LEARNING_CURVE),
+    ("tree page, newest", page::TREE_PAGE_NEWEST),
+    ("tree page, gain", page::TREE_PAGE_GAIN),
+    ("tree page, nodes", page::TREE_PAGE_NODES),
+    ("tree total", page::TREE_TOTAL),
+    ("step trajectories", page::STEP_TRAJECTORIES),
+    ("all metrics", page::ALL_METRICS),
+    ("last step", page::LAST_STEP),
+    ("node columns", tree_shape::NODE_COLUMNS),
+    ("node path", tree_shape::NODE_PATH),
+    ("kept content", tree_shape::KEPT_CONTENT),
+    ("problem page", page::PROBLEM_PAGE),
+    ("problem total", page::PROBLEM_TOTAL),
+    ("problems named", page::PROBLEMS_NAMED),
+    ("problem rounds", page::PROBLEM_ROUNDS),
+    ("problem evaluations", page::PROBLEM_EVALUATIONS),
     ("run comparison", view_training::RUN_COMPARISON),
+    ("solved per round", "select * from solved_per_round where run_id = ?"),
+    ("gain from search", "select * from gain_from_search where run_id = ? order by gain_frac desc limit 10"),
+    ("frontier jumps", "select * from frontier_jumps where run_id = ? limit 10"),
+    ("frontier jumps of a tree", "select * from frontier_jumps where tree_id = ? order by expansion"),
+    ("dead ends", "select * from dead_ends where run_id = ? and step_id = ?"),
+    ("dead ends of a tree", "select * from dead_ends where tree_id = ?"),
+    ("solution use", "select * from solution_use where run_id = ? order by replay_count desc"),
+    ("ratio drift", "select * from ratio_drift where run_id = ?"),
+    ("time split", "select * from time_split where run_id = ?"),
+    ("weights per step", "select * from weights_per_step where run_id = ?"),
+    ("problem history", "select * from problem_history where run_id = ? and problem_id = ?"),
 ];
+
+/// A walk over all rows of a table that grows with every tree.
+fn is_slow(line: &str) -> bool {
+    let walked = line.trim().strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
+    // By its alias: node, its children, contents, trajectories and their nodes.
+    let grows = |name: &str| {
+        ["node", "n", "c", "node_content", "trajectory", "j", "trajectory_node", "t", "tree"].contains(&name)
+    };
+    walked.is_some_and(grows) && !line.contains("USING")
+}
 
 async fn plan(conn: &mut SqliteConnection, statement: &str) -> String {
     let explain = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
@@ -71,7 +107,9 @@ async fn hot_statements_keep_their_plans() {
     let mut conn = store.reader().pool.acquire().await.unwrap();
     let mut text = String::new();
     for (name, statement) in HOT {
-        text.push_str(&format!("{name}\n{}\n", plan(&mut conn, statement).await));
+        let plan = plan(&mut conn, statement).await;
+        assert!(!plan.lines().any(is_slow), "{name} walks over a whole table:\n{plan}");
+        text.push_str(&format!("{name}\n{plan}\n"));
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots/query_plans.txt");
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {

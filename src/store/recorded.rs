@@ -64,6 +64,9 @@ pub(super) const MEAN_SEARCH_TOKENS: &str = "
     from tree
     where run_id = ? and step_id < ? and kind = 'search' and status <> 'failed'";
 
+/// What `run.keep_text` and `run.keep_logprobs` are about.
+pub(super) const CONTENT: &str = "content of node";
+
 impl Reader {
     /// The recorded trees of a step, by slot.
     ///
@@ -139,7 +142,7 @@ fn fill(
     nodes: Vec<StoredNode>,
     rows: Vec<TrajectoryRow>,
 ) -> Result<(), StoreError> {
-    let missing = |node: NodeId| StoreError::NotFound { what: "content of node", id: format!("{node} of tree {tree}") };
+    let missing = |node: NodeId| StoreError::NotFound { what: CONTENT, id: format!("{node} of tree {tree}") };
     let mut nodes: BTreeMap<NodeId, StoredNode> = nodes.into_iter().map(|stored| (stored.node.node, stored)).collect();
     let root = nodes.remove(&NodeId::ROOT).ok_or_else(|| missing(NodeId::ROOT))?;
     group.prompt = Prompt { tokens: root.node.tokens.into(), text: root.text.into() };
@@ -151,6 +154,10 @@ fn fill(
                 Some(position) => *position,
                 None => {
                     let stored = nodes.remove(id).ok_or_else(|| missing(*id))?;
+                    // Logprobs may have been dropped alone.
+                    if stored.node.logprobs.len() != stored.node.tokens.len() {
+                        return Err(missing(*id));
+                    }
                     group.nodes.push(GroupNode { parent: path.last().copied(), ..stored.node });
                     positions.insert(*id, group.nodes.len() - 1);
                     group.nodes.len() - 1

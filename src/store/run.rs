@@ -108,6 +108,14 @@ pub struct RunRow {
     pub ended_at_ms: Option<i64>,
 }
 
+impl RunRow {
+    /// Steps that its configuration asks for; `None` if it does not say.
+    pub fn planned_steps(&self) -> Option<u64> {
+        let config: toml::Table = self.config_toml.parse().ok()?;
+        config.get("run")?.get("steps")?.as_integer().and_then(|steps| u64::try_from(steps).ok())
+    }
+}
+
 pub(super) const RUNS: &str = "
     select run_id, name, algorithm, config_toml, config_sha256, model, seed, program_version, git_commit, status, error,
            created_at_ms, ended_at_ms

@@ -110,13 +110,28 @@ impl SelectionKind {
 /// When and why the search chose a node for the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Selection {
-    /// Count of selections in the tree before this one.
+    /// Count of expansions of the tree before it.
     pub order: u32,
     /// By which rule.
     #[serde(serialize_with = "serialize_name")]
     pub kind: SelectionKind,
     /// Its score under that rule.
     pub score: Option<f64>,
+    /// What the score was made of; the parts that are there add up to it.
+    pub parts: ScoreParts,
+}
+
+/// The parts of a score. `None` where one does not take part, or was not finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct ScoreParts {
+    /// Of values: the node's own under UCT, its parent's in the frontier's score.
+    pub value: Option<f64>,
+    /// Of being little visited: UCT only.
+    pub exploration: Option<f64>,
+    /// Of the policy's entropy.
+    pub entropy: Option<f64>,
+    /// Of the depth: frontier only.
+    pub depth: Option<f64>,
 }
 
 /// Tokens and text of a node.
@@ -354,7 +369,8 @@ async fn insert_nodes(conn: &mut SqliteConnection, tree: TreeId, nodes: &[NodeRo
         QueryBuilder::new(
             "insert into node (tree_id, node_id, parent_node_id, tag, depth, visits, q_total, entropy_nats, token_count,
                                finish_reason, is_terminal, verdict, weight_version, selected_order, selected_kind,
-                               selected_score) ",
+                               selected_score, selected_value, selected_exploration, selected_entropy,
+                               selected_depth) ",
         )
         .push_values(rows, |mut row, node| {
             row.push_bind(tree.0)
@@ -372,7 +388,11 @@ async fn insert_nodes(conn: &mut SqliteConnection, tree: TreeId, nodes: &[NodeRo
                 .push_bind(node.weight_version.map(|version| int(version.0)))
                 .push_bind(node.selection.map(|selection| selection.order))
                 .push_bind(node.selection.map(|selection| selection.kind.name()))
-                .push_bind(node.selection.and_then(|selection| selection.score));
+                .push_bind(node.selection.and_then(|selection| selection.score))
+                .push_bind(node.selection.and_then(|selection| selection.parts.value))
+                .push_bind(node.selection.and_then(|selection| selection.parts.exploration))
+                .push_bind(node.selection.and_then(|selection| selection.parts.entropy))
+                .push_bind(node.selection.and_then(|selection| selection.parts.depth));
         })
         .build()
         .execute(&mut *conn)

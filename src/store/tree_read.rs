@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::codec::{Cells, logprobs_from_blob, serialize_name, tokens_from_blob};
-use super::tree::{NodeContent, NodeRow, Selection, TrajectoryRow, TreeStatus};
+use super::tree::{NodeContent, NodeRow, ScoreParts, Selection, TrajectoryRow, TreeStatus};
 use super::{Reader, StoreError};
 use crate::config::Rules;
 use crate::types::{NodeId, ProblemId, RoundId, RunId, SolutionId, StepId, TreeId, TreeKind, Verdict, WeightVersion};
@@ -109,7 +109,8 @@ pub(super) const TREE_IDS: &str = "select tree_id from tree where run_id = ? ord
 pub(super) const NODES: &str = "
     select n.node_id, n.parent_node_id, n.tag, n.depth, n.visits, n.q_total, n.entropy_nats, n.token_count,
            n.finish_reason, n.is_terminal, n.verdict, n.weight_version, n.selected_order, n.selected_kind,
-           n.selected_score, c.tokens, c.logprobs, c.text
+           n.selected_score, n.selected_value, n.selected_exploration, n.selected_entropy, n.selected_depth,
+           c.tokens, c.logprobs, c.text
     from node n
     left join node_content c on c.tree_id = n.tree_id and c.node_id = n.node_id
     where n.tree_id = ?
@@ -198,7 +199,7 @@ pub(super) fn tree_status(row: &Cells<'_>) -> Result<TreeStatus, StoreError> {
     }
 }
 
-fn tree_row(row: &Cells<'_>) -> Result<TreeRow, StoreError> {
+pub(super) fn tree_row(row: &Cells<'_>) -> Result<TreeRow, StoreError> {
     Ok(TreeRow {
         tree_id: TreeId(row.get("tree_id")?),
         run_id: RunId(row.get("run_id")?),
@@ -227,7 +228,17 @@ fn tree_row(row: &Cells<'_>) -> Result<TreeRow, StoreError> {
 
 fn node_row(row: &Cells<'_>) -> Result<NodeRow, StoreError> {
     let selection = match row.int_option("selected_order")? {
-        Some(order) => Some(Selection { order, kind: row.name("selected_kind")?, score: row.get("selected_score")? }),
+        Some(order) => Some(Selection {
+            order,
+            kind: row.name("selected_kind")?,
+            score: row.get("selected_score")?,
+            parts: ScoreParts {
+                value: row.get("selected_value")?,
+                exploration: row.get("selected_exploration")?,
+                entropy: row.get("selected_entropy")?,
+                depth: row.get("selected_depth")?,
+            },
+        }),
         None => None,
     };
     let content = match row.get::<Option<&[u8]>>("tokens")? {

@@ -189,7 +189,7 @@ pub(super) const STEP_SUMMARY: &str = "
            generated_tokens, trained_tokens, packed_tokens, search_ms, train_ms, export_ms, reload_ms,
            generated_tokens_per_s, created_at_ms, ended_at_ms
     from step_summary
-    where run_id = ?
+    where run_id = ?1 and step_id between ?2 and ?3
     order by step_id";
 
 pub(super) const WEIGHT_HISTORY: &str = "
@@ -240,7 +240,7 @@ impl Reader {
     /// # Errors
     /// The database cannot be read.
     pub async fn steps(&self, run: RunId) -> Result<Vec<StepSummary>, StoreError> {
-        self.all(sqlx::query(STEP_SUMMARY).bind(run.0), step_summary).await
+        self.all(sqlx::query(STEP_SUMMARY).bind(run.0).bind(i64::MIN).bind(i64::MAX), step_summary).await
     }
 
     /// The weights of a run, oldest first.
@@ -326,7 +326,7 @@ fn best_path(row: &Cells<'_>) -> Result<BestPath, StoreError> {
     })
 }
 
-fn step_summary(row: &Cells<'_>) -> Result<StepSummary, StoreError> {
+pub(super) fn step_summary(row: &Cells<'_>) -> Result<StepSummary, StoreError> {
     Ok(StepSummary {
         run_id: RunId(row.get("run_id")?),
         step_id: StepId(row.get("step_id")?),

@@ -182,6 +182,42 @@ join problem p on p.problem_id = j.problem_id
 where j.verdict = 'incorrect' and j.entropy_nats is not null
 order by j.entropy_nats;
 
+CREATE VIEW dead_ends as
+select
+    t.run_id,
+    t.step_id,
+    t.tree_id,
+    t.status,
+    t.problem_id,
+    p.name as problem_name,
+    n.node_id,
+    n.tag,
+    n.depth,
+    n.entropy_nats,
+    (
+        select count(*) from node c where c.tree_id = n.tree_id and c.parent_node_id = n.node_id
+    ) as child_count,
+    (
+        select coalesce(sum(c.verdict = 'no_answer'), 0)
+        from node c
+        where c.tree_id = n.tree_id and c.parent_node_id = n.node_id
+    ) as no_answer_count,
+    (
+        select coalesce(sum(c.token_count), 0)
+        from node c
+        where c.tree_id = n.tree_id and c.parent_node_id = n.node_id
+    ) as child_tokens
+from tree t
+join node n on n.tree_id = t.tree_id
+join problem p on p.problem_id = t.problem_id
+where t.kind = 'search'
+    and exists (select 1 from node c where c.tree_id = n.tree_id and c.parent_node_id = n.node_id)
+    and not exists (
+        select 1
+        from node c
+        where c.tree_id = n.tree_id and c.parent_node_id = n.node_id and (c.is_terminal = 0 or c.verdict = 'correct')
+    );
+
 CREATE TABLE evaluation (
     run_id           integer not null,
     step_id          integer not null,
@@ -222,6 +258,82 @@ CREATE TABLE evaluation_problem (
     constraint evaluation_problem_evaluation foreign key (run_id, step_id) references evaluation (run_id, step_id),
     constraint evaluation_problem_problem foreign key (problem_id) references problem (problem_id)
 ) strict, without rowid;
+
+CREATE VIEW frontier_jumps as
+select
+    t.run_id,
+    t.step_id,
+    t.tree_id,
+    t.problem_id,
+    p.name                    as problem_name,
+    n.selected_order          as expansion,
+    n.selected_kind           as kind,
+    -- The node of the expansion before; null where that was expanded again later, which is what is kept of it.
+    case n.selected_order when 1 then '0' else (
+        select b.tag from node b where b.tree_id = n.tree_id and b.selected_order = n.selected_order - 1 limit 1
+    ) end                     as from_tag,
+    case n.selected_order when 1 then 0 else (
+        select b.depth from node b where b.tree_id = n.tree_id and b.selected_order = n.selected_order - 1 limit 1
+    ) end                     as from_depth,
+    n.node_id                 as to_node_id,
+    n.tag                     as to_tag,
+    n.depth                   as to_depth,
+    n.selected_score          as score,
+    n.selected_value          as score_value,
+    n.selected_exploration    as score_exploration,
+    n.selected_entropy        as score_entropy,
+    n.selected_depth          as score_depth,
+    -- What was backed up through it afterwards: above 0 where the jump led to a correct answer.
+    n.q_total
+from node n
+join tree t on t.tree_id = n.tree_id
+join problem p on p.problem_id = t.problem_id
+where n.selected_kind in ('uct_root', 'global', 'fallback');
+
+CREATE VIEW gain_from_search as
+select
+    g.run_id,
+    g.round_id,
+    g.step_id,
+    g.tree_id,
+    g.problem_id,
+    g.problem_name,
+    g.rollout_count,
+    g.rollout_correct_count,
+    cast(g.rollout_correct_count as real) / g.rollout_count as rollout_correct_frac,
+    g.answer_count,
+    g.correct_count,
+    cast(g.correct_count as real) / nullif(g.answer_count, 0) as correct_frac,
+    cast(g.correct_count as real) / nullif(g.answer_count, 0) - cast(g.rollout_correct_count as real) / g.rollout_count
+        as gain_frac,
+    g.is_solved,
+    g.generated_tokens,
+    g.rollout_tokens
+from (
+    select
+        t.run_id,
+        s.round_id,
+        t.step_id,
+        t.tree_id,
+        t.problem_id,
+        p.name                         as problem_name,
+        r.sample_count - r.error_count as rollout_count,
+        r.correct_count                as rollout_correct_count,
+        (
+            select count(*)
+            from node n
+            where n.tree_id = t.tree_id and n.verdict in ('correct', 'incorrect', 'no_answer')
+        )                              as answer_count,
+        (select count(*) from node n where n.tree_id = t.tree_id and n.verdict = 'correct') as correct_count,
+        t.is_solved,
+        t.generated_tokens,
+        r.generated_tokens             as rollout_tokens
+    from tree t
+    join step s on s.run_id = t.run_id and s.step_id = t.step_id
+    join round_problem r on r.run_id = t.run_id and r.round_id = s.round_id and r.problem_id = t.problem_id
+    join problem p on p.problem_id = t.problem_id
+    where t.kind = 'search' and r.sample_count > r.error_count
+) g;
 
 CREATE VIEW learning_curve as
 select
@@ -291,7 +403,7 @@ CREATE TABLE "node" (
     -- When and why the search chose it for expansion the last time, and with which score.
     selected_order  integer,
     selected_kind   text,
-    selected_score  real,
+    selected_score  real, selected_value real, selected_exploration real, selected_entropy real, selected_depth real,
 
     primary key (tree_id, node_id),
     constraint node_tree foreign key (tree_id) references tree (tree_id),
@@ -309,6 +421,10 @@ CREATE TABLE "node" (
     constraint node_selected_together check ((selected_order is null) = (selected_kind is null))
 ) strict, without rowid;
 
+CREATE INDEX node_by_parent on node (tree_id, parent_node_id);
+
+CREATE INDEX node_by_selection on node (tree_id, selected_order) where selected_order is not null;
+
 CREATE TABLE node_content (
     tree_id   integer not null,
     node_id   integer not null,
@@ -322,6 +438,10 @@ CREATE TABLE node_content (
     constraint node_content_tokens_whole check (length(tokens) % 4 = 0),
     constraint node_content_logprob_per_token check (length(logprobs) = length(tokens))
 ) strict;
+
+CREATE INDEX node_judged on node (tree_id, verdict) where verdict is not null;
+
+CREATE INDEX node_jump on node (tree_id, selected_order) where selected_kind in ('uct_root', 'global', 'fallback');
 
 CREATE INDEX node_undecided on node (tree_id) where verdict in ('undecided', 'error');
 
@@ -344,6 +464,71 @@ CREATE TABLE problem (
 ) strict;
 
 CREATE INDEX problem_by_name on problem (name);
+
+CREATE VIEW problem_history as
+select
+    r.run_id,
+    r.round_id,
+    r.problem_id,
+    p.name as problem_name,
+    r.reason,
+    r.sample_count,
+    r.correct_count,
+    cast(r.correct_count as real) / nullif(r.sample_count - r.error_count, 0) as pass_rate,
+    r.has_solution,
+    (
+        select count(*)
+        from tree t
+        join step s on s.run_id = t.run_id and s.step_id = t.step_id
+        where t.problem_id = r.problem_id and t.run_id = r.run_id and s.round_id = r.round_id
+    ) as tree_count,
+    (
+        select coalesce(sum(t.is_solved), 0)
+        from tree t
+        join step s on s.run_id = t.run_id and s.step_id = t.step_id
+        where t.problem_id = r.problem_id and t.run_id = r.run_id and s.round_id = r.round_id
+    ) as solved_count,
+    (
+        select min(t.step_id)
+        from tree t
+        join step s on s.run_id = t.run_id and s.step_id = t.step_id
+        where t.problem_id = r.problem_id and t.run_id = r.run_id and s.round_id = r.round_id
+    ) as first_step_id,
+    (
+        select coalesce(sum(t.generated_tokens), 0)
+        from tree t
+        join step s on s.run_id = t.run_id and s.step_id = t.step_id
+        where t.problem_id = r.problem_id and t.run_id = r.run_id and s.round_id = r.round_id
+    ) as generated_tokens,
+    (
+        select count(*)
+        from solution s
+        where s.problem_id = r.problem_id and (s.run_id = r.run_id or s.run_id is null)
+    ) as solution_count
+from round_problem r
+join problem p on p.problem_id = r.problem_id;
+
+CREATE VIEW ratio_drift as
+select
+    s.run_id,
+    s.step_id,
+    s.search_weight_version,
+    s.ratio_mean,
+    s.ratio_mean - 1.0 as drift,
+    avg(s.ratio_mean - 1.0) over (
+        partition by s.run_id order by s.step_id rows between 4 preceding and current row
+    ) as drift_of_5,
+    s.ratio_p99,
+    s.ratio_outside_frac,
+    s.ratio_nan_count,
+    (
+        select m.value from metric m where m.run_id = s.run_id and m.name = 'ratio_mean_abs_nats' and m.step_id = s.step_id
+    ) as logprob_gap_nats,
+    w.canary_mean_abs_nats,
+    w.canary_max_abs_nats
+from step s
+join weight_version w on w.run_id = s.run_id and w.weight_version = s.search_weight_version
+where s.status = 'done';
 
 CREATE VIEW replay_use as
 with by_step as (
@@ -386,6 +571,18 @@ select
     search_tokens_mean,
     search_tokens_mean * replay_count - replay_tokens as saved_tokens
 from by_step;
+
+CREATE TABLE retention (
+    run_id           integer primary key,
+    -- Tokens, logprobs and text of nodes on no trajectory.
+    off_path_step_id integer,
+    -- Those of all nodes but the prompt.
+    text_step_id     integer,
+    logprobs_step_id integer,
+    created_at_ms    integer not null,
+
+    constraint retention_run foreign key (run_id) references run (run_id)
+) strict;
 
 CREATE TABLE round (
     run_id          integer not null,
@@ -613,6 +810,44 @@ CREATE INDEX solution_by_problem on solution (problem_id);
 
 CREATE UNIQUE INDEX solution_unique on solution (coalesce(run_id, 0), problem_id, tokens_sha256);
 
+CREATE VIEW solution_use as
+select
+    s.solution_id,
+    s.run_id,
+    s.problem_id,
+    p.name as problem_name,
+    s.provenance,
+    s.weight_version,
+    s.tree_id,
+    length(s.tokens) / 4 as token_count,
+    (select count(*) from trajectory j where j.solution_id = s.solution_id) as replay_count,
+    (
+        select max(t.step_id)
+        from trajectory j
+        join tree t on t.tree_id = j.tree_id
+        where j.solution_id = s.solution_id
+    ) as last_step_id,
+    s.text
+from solution s
+join problem p on p.problem_id = s.problem_id;
+
+CREATE VIEW solved_per_round as
+select
+    s.run_id,
+    s.round_id,
+    count(distinct t.problem_id)                                     as problem_count,
+    count(distinct case when t.is_solved then t.problem_id end)      as solved_problem_count,
+    cast(count(distinct case when t.is_solved then t.problem_id end) as real)
+        / count(distinct t.problem_id)                               as solved_frac,
+    count(*)                                                         as tree_count,
+    sum(t.is_solved)                                                 as solved_tree_count,
+    sum(t.generated_tokens)                                          as generated_tokens,
+    cast(sum(t.generated_tokens) as real)
+        / nullif(count(distinct case when t.is_solved then t.problem_id end), 0) as tokens_per_solved_problem
+from step s
+join tree t on t.run_id = s.run_id and t.step_id = s.step_id
+group by s.run_id, s.round_id;
+
 CREATE VIEW solved_per_step as
 select
     t.run_id,
@@ -736,6 +971,53 @@ from step s
 left join tree t on t.run_id = s.run_id and t.step_id = s.step_id
 group by s.run_id, s.step_id;
 
+CREATE VIEW time_split as
+select
+    x.run_id,
+    x.step_id,
+    x.wall_s,
+    x.search_s,
+    x.generating_s,
+    x.train_s,
+    x.old_logprobs_s,
+    x.gradient_s,
+    x.optimizer_s,
+    x.export_s,
+    x.reload_s,
+    x.canary_s,
+    max(0.0, x.wall_s - x.search_s - x.train_s - x.export_s - x.reload_s - coalesce(x.canary_s, 0.0)) as other_s,
+    x.search_s / nullif(x.wall_s, 0.0)     as search_frac,
+    x.train_s / nullif(x.wall_s, 0.0)      as train_frac,
+    (x.export_s + x.reload_s + coalesce(x.canary_s, 0.0)) / nullif(x.wall_s, 0.0) as publish_frac,
+    x.generating_s / nullif(x.wall_s, 0.0) as generating_frac
+from (
+    select
+        s.run_id,
+        s.step_id,
+        (select m.value from metric m where m.run_id = s.run_id and m.name = 'wall_s' and m.step_id = s.step_id) as wall_s,
+        s.search_ms / 1000.0 as search_s,
+        (
+            select m.value from metric m where m.run_id = s.run_id and m.name = 'generating_s' and m.step_id = s.step_id
+        ) as generating_s,
+        s.train_ms / 1000.0 as train_s,
+        (
+            select m.value from metric m where m.run_id = s.run_id and m.name = 'old_logprobs_s' and m.step_id = s.step_id
+        ) as old_logprobs_s,
+        (
+            select m.value from metric m where m.run_id = s.run_id and m.name = 'gradient_s' and m.step_id = s.step_id
+        ) as gradient_s,
+        (
+            select m.value from metric m where m.run_id = s.run_id and m.name = 'optimizer_s' and m.step_id = s.step_id
+        ) as optimizer_s,
+        s.export_ms / 1000.0 as export_s,
+        s.reload_ms / 1000.0 as reload_s,
+        (
+            select m.value from metric m where m.run_id = s.run_id and m.name = 'canary_s' and m.step_id = s.step_id
+        ) as canary_s
+    from step s
+    where s.status = 'done'
+) x;
+
 CREATE VIEW token_use as
 with by_step as (
     select
@@ -794,6 +1076,8 @@ CREATE TABLE "trajectory" (
 ) strict, without rowid;
 
 CREATE INDEX trajectory_by_defect on trajectory (defect) where defect is not null;
+
+CREATE INDEX trajectory_by_solution on trajectory (solution_id) where solution_id is not null;
 
 CREATE INDEX trajectory_incorrect_by_entropy on trajectory (entropy_nats)
     where verdict = 'incorrect' and entropy_nats is not null;
@@ -963,3 +1247,22 @@ CREATE TABLE weight_version (
     constraint weight_version_digest_is_hex check (length(digest) = 64 and digest not glob '*[^0-9a-f]*'),
     constraint weight_version_reload_if_confirmed check ((confirmed_at_ms is null) = (reload_ms is null))
 ) strict, without rowid;
+
+CREATE VIEW weights_per_step as
+select
+    s.run_id,
+    s.step_id,
+    s.search_weight_version,
+    a.digest                                                                    as search_digest,
+    min(t.weight_version_min)                                                   as sampled_version_min,
+    max(t.weight_version_max)                                                   as sampled_version_max,
+    coalesce(sum(t.weight_version_min < s.search_weight_version), 0)            as older_tree_count,
+    s.produced_weight_version,
+    b.digest                                                                    as produced_digest,
+    b.confirmed_at_ms is not null                                               as is_confirmed,
+    b.canary_mean_abs_nats
+from step s
+join weight_version a on a.run_id = s.run_id and a.weight_version = s.search_weight_version
+left join weight_version b on b.run_id = s.run_id and b.weight_version = s.produced_weight_version
+left join tree t on t.run_id = s.run_id and t.step_id = s.step_id
+group by s.run_id, s.step_id;

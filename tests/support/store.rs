@@ -6,8 +6,8 @@ use orchestrator::config::{Algorithm, Rules};
 use orchestrator::store::{
     BenchmarkResult, Confirmation, EvaluatedProblem, FilteredProblem, Metric, NewBenchmark, NewBenchmarkFile,
     NewBenchmarkSample, NewEvaluation, NewProblem, NewRound, NewRun, NewSlot, NewSolution, NewStep, NewTree,
-    NewWeightVersion, NodeContent, NodeRow, RoundReason, Selection, SelectionKind, StepEnd, Store, TrajectoryRow,
-    TreeStatus,
+    NewWeightVersion, NodeContent, NodeRow, RoundReason, ScoreParts, Selection, SelectionKind, StepEnd, Store,
+    TrajectoryRow, TreeStatus,
 };
 use orchestrator::types::{
     BenchmarkId, Defect, FinishReason, NodeId, ProblemId, Provenance, RoundId, RunId, StepId, TreeId, TreeKind,
@@ -340,7 +340,12 @@ async fn solved_tree(store: &Store, run: RunId, problem: ProblemId) -> TreeId {
     let shared = NodeRow {
         visits: 2,
         q_total: 0.5,
-        selection: Some(Selection { order: 0, kind: SelectionKind::UctChild, score: Some(1.25) }),
+        selection: Some(Selection {
+            order: 0,
+            kind: SelectionKind::UctChild,
+            score: Some(1.25),
+            parts: ScoreParts { value: Some(0.25), exploration: Some(1.0), entropy: None, depth: None },
+        }),
         ..node(1, &root(), "0.1", 10, "1 + 1 is ", 0)
     };
     let side = NodeRow { content: None, ..node(2, &root(), "0.2", 20, "", 0) };

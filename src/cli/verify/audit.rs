@@ -17,7 +17,7 @@ use crate::error::Failure;
 use crate::report::text::one_line;
 use crate::run::{DATABASE, RunError};
 use crate::store::{NodeRow, Reader};
-use crate::types::{NodeId, RunId, TokenId, TreeId, Verdict};
+use crate::types::{FinishReason, NodeId, RunId, TokenId, TreeId, Verdict};
 use crate::verify::{DecidedBy, Grader, Judged};
 
 /// An answer that is judged otherwise than before.
@@ -78,7 +78,12 @@ pub(super) async fn audit(path: &Path, args: &Args, printer: &Printer) -> Result
     };
     let tokenizer = ModelTokenizer::load(&config.run.model);
     let tokenizer = tokenizer.map_err(|source| RunError::Model { dir: config.run.model.clone(), source })?;
-    let auditor = Auditor { reader: reader.clone(), tokenizer: Arc::new(tokenizer), grader: Grader::new(verify) };
+    let auditor = Auditor {
+        reader: reader.clone(),
+        tokenizer: Arc::new(tokenizer),
+        grader: Grader::new(verify),
+        max_depth: config.search.max_depth,
+    };
 
     let trees = stream::iter(reader.tree_ids(row.run_id).await?);
     let graded = trees.map(|tree| auditor.grade(tree)).buffered(cores());
@@ -145,6 +150,8 @@ struct Auditor {
     reader: Reader,
     tokenizer: Arc<ModelTokenizer>,
     grader: Grader,
+    /// Beyond it a path is not expanded; a text that was cut above it was given up as lost, whatever it says.
+    max_depth: u32,
 }
 
 impl Auditor {
@@ -156,6 +163,8 @@ impl Auditor {
         let nodes = self.reader.nodes(tree_id).await?;
         for node in &nodes {
             let (true, Some(stored)) = (node.is_terminal, node.verdict) else { continue };
+            let is_cut = node.finish_reason == Some(FinishReason::Length);
+            let is_lost = is_cut && stored == Verdict::NoAnswer && node.depth > 1 && node.depth < self.max_depth;
             let Some(tokens) = path_tokens(&nodes, node) else {
                 graded.without_text += 1;
                 continue;
@@ -164,7 +173,7 @@ impl Auditor {
                 Ok(text) => self.grader.grade(&text, &problem.answer).await,
                 Err(_) => Judged { verdict: Verdict::Error, decided_by: DecidedBy::Nothing, answer: None },
             };
-            if judged.verdict != stored {
+            if judged.verdict != stored && (!is_lost || judged.verdict == Verdict::Correct) {
                 graded.changes.push(Change {
                     tree: tree_id,
                     node: node.node_id,
