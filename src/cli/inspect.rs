@@ -1,6 +1,6 @@
 //! `orchestrator inspect`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -12,14 +12,16 @@ use crate::report::{
 };
 use crate::run::DATABASE;
 use crate::store::{Reader, RunRow, TreeFilter};
-use crate::types::{RunId, StepId, TreeId, Verdict};
+use crate::types::{ProblemId, RunId, StepId, TreeId, Verdict};
 
 /// Look at a run: its steps, its trees, one tree.
 ///
 /// Examples:
 ///   orchestrator inspect runs/quickstart                    the steps of the newest run
 ///   orchestrator inspect runs/quickstart trees --step 2     the trees of a step
+///   orchestrator inspect runs/quickstart trees --problem train-1-12 --verdict correct
 ///   orchestrator inspect runs/quickstart tree 17            one tree, node by node
+///   orchestrator inspect runs/quickstart mistakes --step 2 --json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -47,11 +49,7 @@ enum What {
     /// One tree: UCT, q, visits, entropy and verdict of every node.
     Tree(TreeArgs),
     /// Wrong answers, the ones the policy was surest of first.
-    Mistakes {
-        /// At most so many.
-        #[arg(long, default_value_t = 10)]
-        limit: u32,
-    },
+    Mistakes(MistakesArgs),
     /// Rounds: hard, cached, skipped and solved problems of each.
     Rounds,
     /// Accuracy on held-out problems against what had been spent.
@@ -71,6 +69,9 @@ struct TreesArgs {
     /// Only this step.
     #[arg(long, value_name = "N")]
     step: Option<i64>,
+    /// Only this problem: its `id` in its own file, or its number in the database.
+    #[arg(long, value_name = "PROBLEM")]
+    problem: Option<String>,
     /// Only trees in which a correct answer was found.
     #[arg(long, conflicts_with = "unsolved")]
     solved: bool,
@@ -82,6 +83,19 @@ struct TreesArgs {
     verdict: Option<VerdictName>,
     /// At most so many.
     #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+#[derive(Debug, clap::Args)]
+struct MistakesArgs {
+    /// Only this step.
+    #[arg(long, value_name = "N")]
+    step: Option<i64>,
+    /// Only the problem with this `id` in its own file.
+    #[arg(long, value_name = "PROBLEM")]
+    problem: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 10)]
     limit: u32,
 }
 
@@ -118,9 +132,11 @@ impl From<VerdictName> for Verdict {
 
 /// Something that was asked for and is not in the database.
 #[derive(Debug, thiserror::Error)]
-enum InspectError {
+pub(super) enum InspectError {
     #[error("the database `{}` has no {what}", path.display())]
     Missing { path: PathBuf, what: String },
+    #[error("several problems of `{}` are called `{name}`", path.display())]
+    Ambiguous { path: PathBuf, name: String, numbers: String },
     #[error("the answer cannot be written as JSON")]
     Json(#[source] serde_json::Error),
 }
@@ -128,7 +144,7 @@ enum InspectError {
 impl Hint for InspectError {
     fn class(&self) -> FailureClass {
         match self {
-            InspectError::Missing { .. } => FailureClass::User,
+            InspectError::Missing { .. } | InspectError::Ambiguous { .. } => FailureClass::User,
             InspectError::Json(_) => FailureClass::Bug,
         }
     }
@@ -138,6 +154,7 @@ impl Hint for InspectError {
             InspectError::Missing { path, .. } => {
                 Some(format!("list what is there: orchestrator inspect {} runs", path.display()))
             }
+            InspectError::Ambiguous { numbers, .. } => Some(format!("say which by its number: {numbers}")),
             InspectError::Json(_) => None,
         }
     }
@@ -155,8 +172,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
 }
 
 async fn inspect(args: &Args, printer: &Printer) -> Result<String, Failure> {
-    let path = if args.path.is_dir() { args.path.join(DATABASE) } else { args.path.clone() };
-    let reader = Reader::open(&path).await?;
+    let reader = Reader::open(&database(&args.path)).await?;
     let width = printer.width();
     let what = args.what.as_ref().unwrap_or(&What::Steps);
     if let What::Runs = what {
@@ -165,7 +181,7 @@ async fn inspect(args: &Args, printer: &Printer) -> Result<String, Failure> {
     }
     if let What::Tree(tree) = what {
         let report = tree_report(&reader, TreeId(tree.tree)).await?;
-        let report = report.ok_or_else(|| missing(args, format!("tree `{}`", tree.tree)))?;
+        let report = report.ok_or_else(|| missing(&args.path, format!("tree `{}`", tree.tree)))?;
         let style = TreeStyle { width, only_paths: tree.only_paths };
         return shown(args.json, &report, |report| tree_text(report, style));
     }
@@ -173,11 +189,22 @@ async fn inspect(args: &Args, printer: &Printer) -> Result<String, Failure> {
     match what {
         What::Steps => shown(args.json, &reader.steps(run).await?, |steps| steps_table(steps, width)),
         What::Trees(filter) => {
-            let trees = reader.trees(filter.of(run)).await?;
+            let problem = match &filter.problem {
+                Some(name) => Some(chosen_problem(args, &reader, name).await?),
+                None => None,
+            };
+            let trees = reader.trees(TreeFilter { problem, ..filter.of(run) }).await?;
             shown(args.json, &trees, |trees| trees_table(trees, width))
         }
-        What::Mistakes { limit } => {
-            shown(args.json, &reader.confident_mistakes(run, *limit).await?, |mistakes| mistakes_text(mistakes))
+        What::Mistakes(filter) => {
+            let is_all = filter.step.is_none() && filter.problem.is_none();
+            let mut mistakes = reader.confident_mistakes(run, if is_all { filter.limit } else { u32::MAX }).await?;
+            mistakes.retain(|mistake| {
+                filter.step.is_none_or(|step| mistake.step_id == StepId(step))
+                    && filter.problem.as_ref().is_none_or(|name| mistake.problem_name == *name)
+            });
+            mistakes.truncate(filter.limit as usize);
+            shown(args.json, mistakes.as_slice(), mistakes_text)
         }
         What::Rounds => shown(args.json, &reader.round_summary(run).await?, |rounds| rounds_table(rounds, width)),
         What::Curve { all } => {
@@ -211,11 +238,37 @@ async fn chosen_run(args: &Args, reader: &Reader) -> Result<RunRow, Failure> {
         Some(run) => (reader.run(RunId(run)).await?, format!("run `{run}`")),
         None => (reader.latest_run().await?, "run yet".to_owned()),
     };
-    Ok(row.ok_or_else(|| missing(args, what))?)
+    Ok(row.ok_or_else(|| missing(&args.path, what))?)
 }
 
-fn missing(args: &Args, what: String) -> InspectError {
-    InspectError::Missing { path: args.path.clone(), what }
+/// The problem of that name, or else of that number.
+async fn chosen_problem(args: &Args, reader: &Reader, name: &str) -> Result<ProblemId, Failure> {
+    let named = reader.problems_named(name).await?;
+    if let [only] = named.as_slice() {
+        return Ok(*only);
+    }
+    let number = name.parse().ok().map(ProblemId);
+    if let Some(number) = number
+        && (named.is_empty() || named.contains(&number))
+        && reader.problem(number).await?.is_some()
+    {
+        return Ok(number);
+    }
+    if named.is_empty() {
+        return Err(missing(&args.path, format!("problem `{name}`")).into());
+    }
+    let numbers: Vec<String> = named.iter().map(ToString::to_string).collect();
+    Err(InspectError::Ambiguous { path: args.path.clone(), name: name.to_owned(), numbers: numbers.join(", ") }.into())
+}
+
+/// The database that a path stands for.
+pub(super) fn database(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(DATABASE) } else { path.to_owned() }
+}
+
+/// That something is not in a database.
+pub(super) fn missing(path: &Path, what: String) -> InspectError {
+    InspectError::Missing { path: path.to_owned(), what }
 }
 
 fn shown<T: Serialize + ?Sized>(json: bool, value: &T, text: impl FnOnce(&T) -> String) -> Result<String, Failure> {

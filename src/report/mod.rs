@@ -5,14 +5,20 @@
 //! no SQL here: questions are views, read by the store.
 
 pub mod benchmark;
+pub mod database;
 pub mod listing;
+pub mod summary;
 pub mod table;
 pub mod text;
 pub mod tree;
+pub mod watch;
 
 pub use benchmark::{BenchmarkReport, FileReport, ProblemReport, Scores, benchmark_report, benchmark_table};
+pub use database::{bytes_text, findings_table, pruned_text, size_table, vacuumed_text};
+pub use summary::{RunSummary, run_summary, summary_markdown};
 pub use table::{
     learning_table, mistakes_text, rounds_table, runs_table, solutions_table, steps_table, token_use_table,
     trees_table, weights_table,
 };
 pub use tree::{NodeReport, TreeReport, TreeStyle, tree_report, tree_text};
+pub use watch::{Glance, RunView, learning_line, run_view, step_line, view_text};

@@ -199,11 +199,11 @@ fn factor(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}x"))
 }
 
-fn percent(frac: Option<f64>) -> String {
+pub(super) fn percent(frac: Option<f64>) -> String {
     frac.map_or_else(|| "-".to_owned(), |frac| format!("{:.1}%", frac * 100.0))
 }
 
-fn took(from_ms: i64, to_ms: Option<i64>) -> String {
+pub(super) fn took(from_ms: i64, to_ms: Option<i64>) -> String {
     duration(to_ms.and_then(|to_ms| u64::try_from(to_ms - from_ms).ok()))
 }
 
@@ -219,7 +219,7 @@ pub(super) fn duration(ms: Option<u64>) -> String {
 }
 
 /// `2026-03-01 09:30:00`. Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn utc(ms: i64) -> String {
+pub(super) fn utc(ms: i64) -> String {
     let seconds = ms.div_euclid(1000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let shifted = days + 719_468;
