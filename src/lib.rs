@@ -20,7 +20,7 @@
 //! | tier | parts | |
 //! | --- | --- | --- |
 //! | 3 | cli, main | parse, call, print |
-//! | 2 | [`run`], [`report`] | the loop; reading results back |
+//! | 2 | [`run`], [`report`], [`serve`] | the loop; reading results back; pages for a browser |
 //! | 1 | [`search`] [`verify`] [`inference`] [`trainer`] [`store`] [`data`] | one job each |
 //! | 0 | [`types`] [`config`] [`rng`] [`error`] | plain data: no files, no network, no async |
 //!
@@ -50,9 +50,9 @@
 //! telemetry.rs             where tracing goes
 //!
 //! cli/mod.rs               subcommands; reads the configuration file
-//! cli/{run,filter,train,sft,solutions}.rs    one subcommand each: arguments and one `run`
-//! cli/{eval,inspect,problems,model}.rs       likewise
-//! cli/bench/{mod,train}.rs how fast it is here: arguments and a table
+//! cli/{run,filter,train,sft,solutions,db}.rs    one subcommand each: arguments and one `run`
+//! cli/{eval,inspect,problems,model,serve,report,watch}.rs  likewise
+//! cli/bench/{mod,train,rollout}.rs     how fast it is here: arguments and a table
 //! cli/session.rs           what `run`, `filter` and `eval` share: runtime, log, signals
 //! cli/verify/{mod,lines,audit}.rs      lines in, verdicts out; the answers of a run, graded again
 //! cli/generate/{mod,talk,answer}.rs     a prompt in, text out: arguments, turns, one answer as it is sampled
@@ -87,8 +87,12 @@
 //! run/evaluate.rs          accuracy on held-out problems
 //! run/benchmark/{mod,sampler,settings}.rs  a model on files of problems: samples, and what may not change meanwhile
 //! run/bench/{mod,batch,shape,file,flops,machine,error}.rs  updates with what they took: on which trees, how many
+//! run/bench/rollout/{mod,ground,figures}.rs  the same trees grown in several ways, with what they took
+//! run/bench/rollout/{recorder,lock_step,replay,made_up}.rs  what passes, all at once, without search, without a model
 //!                          operations, how much memory
-//! run/flight.rs            many requests at once, but not all
+//! run/retention.rs         which nodes keep tokens and text, and until when
+//! run/audit.rs             what the database says of weights on disk and of kept solutions, looked at
+//! run/flight.rs            much at once, but no more than keeps the engine busy
 //! run/{checkpoints,restore,resume}.rs  every n steps; the trainer as it was; which run goes on
 //! run/offline.rs           recorded updates again, without a server
 //! run/supervise.rs         supervised warm start on worked examples
@@ -113,8 +117,13 @@
 //! inference/mod.rs         the trait Engine: generate, score, load weights
 //! inference/{error,retry}.rs           what can go wrong with a server, and what is tried again
 //! inference/vllm/mod.rs    the engine on vLLM servers
-//! inference/vllm/{wire,client,pool}.rs the JSON, one call, replicas
-//! inference/vllm/{reload,probe,launch}.rs  new weights, which logprobs, a server of our own
+//! inference/vllm/{wire,client,access}.rs   the JSON, one call, to whom and with what key
+//! inference/vllm/{greet,probe,launch}.rs   who is there, which logprobs, a server of our own
+//! inference/vllm/{fleet,places}.rs     all servers, which tree is where
+//! inference/vllm/replica/{mod,health,weights}.rs  one server: what may be sent to it, whether it answers, what it holds
+//! inference/vllm/{admission,metrics,keeper}.rs  how much may be in flight, what servers say of it, who is lost and comes back
+//! inference/vllm/{reload,score}.rs     new weights, and whether servers agree on them
+//! inference/vllm/plain.rs  a load generator, to be measured against
 //!
 //! verify/{mod,verifier}.rs is this answer right
 //! verify/extract/{mod,boxes,fallback,library,number}.rs  where the answer stands: boxes, phrases, as Math-Verify reads
@@ -164,12 +173,24 @@
 //! store/round_write.rs      a round goes on: measured, decided, over
 //! store/{tree_read,view,view_training}.rs  rows out
 //! store/regrow.rs          failed trees of a step that is taken up again go
+//! store/prune.rs           tokens and text of old steps go
+//! store/check/{mod,rules}.rs   does everything fit together: the rules
+//! store/size.rs            what takes the room; vacuum
 //! store/recorded.rs        trees as the groups that were recorded, for a resume
+//! store/{page,tree_shape}.rs  what pages ask: parts of lists, has anything changed, a tree without texts
 //! store/plan_test.rs       hot statements use their indexes
 //!
 //! report/mod.rs            reading results back for people
 //! report/benchmark/{mod,votes,statistics,table}.rs  samples to pass@k, majority@k and intervals
+//! report/database.rs       findings of a check, sizes, what was dropped
 //! report/{listing,table,tree,text}.rs  tables, one tree, foreign text made harmless
+//! report/{watch,summary}.rs            a run at a glance, for a terminal and as Markdown
+//!
+//! serve/mod.rs             pages for a browser: listen, stop
+//! serve/{router,guard,error}.rs        addresses; who is answered; what can go wrong
+//! serve/{api,curves,tree,text,prometheus}.rs  what is answered: lists, figures, one tree, tokens as text, Prometheus
+//! serve/source.rs          the databases that are shown
+//! serve/{assets,file}.rs   HTML, style and scripts (plain files in serve/assets); a run as one file
 //! ```
 #![deny(missing_docs)]
 
@@ -182,6 +203,7 @@ pub mod report;
 pub mod rng;
 pub mod run;
 pub mod search;
+pub mod serve;
 pub mod store;
 pub mod telemetry;
 pub mod trainer;

@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 const TIERS: [&[&str]; 4] = [
     &["types", "config", "rng", "error"],
     &["search", "verify", "inference", "trainer", "store", "data"],
-    &["run", "report"],
+    &["run", "report", "serve"],
     &["cli", "telemetry", "lib", "main"],
 ];
 
 /// Crates (or modules of std) and the only places below `src/` that may name them.
-const ONLY_IN: [(&str, &[&str]); 5] = [
+const ONLY_IN: [(&str, &[&str]); 6] = [
+    ("axum", &["serve/"]),
     ("tch", &["trainer/"]),
     ("torch_sys", &["trainer/"]),
     ("sqlx", &["store/"]),

@@ -198,7 +198,7 @@ fn shapes_and_runs_that_cannot_be_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     refused("--tree depth=2,width=2,trajectories=5", 2, &["5 trajectories do not fit a tree with 4 leaves", "hint:"]);
     refused("--tree deep=2", 2, &["`deep` is no part of a shape"]);
-    refused(&format!("--run {}", dir.path().display()), 2, &["there is no run to resume in"]);
+    refused(&format!("--run {}", dir.path().display()), 2, &["there is no run in"]);
     refused("--tree depth=1,tokens=4 --set train.tokens=3", 2, &["train.tokens"]);
     refused("--tree depth=1,tokens=4 --peak-tflops -1", 2, &["above 0"]);
 }

@@ -524,6 +524,27 @@ fn rules_between_settings() {
         "`inference.launch` is true, but `inference.urls` names 1 running: use one of the two",
     );
     check_rule(
+        &["inference.extra_args=[\"--host=0.0.0.0\"]"],
+        &["inference.extra_args"],
+        "`inference.extra_args` has `--host`: a launched server listens on 127.0.0.1 only",
+    );
+    check_rule(
+        &["inference.extra_args=[\"--api-key\", \"abc\"]"],
+        &["inference.extra_args"],
+        "`inference.extra_args` has `--api-key`: set `inference.api_key_env`, so that the key stays out of files and \
+         command lines",
+    );
+    check_rule(
+        &["inference.api_key_env=sk-abc"],
+        &["inference.api_key_env"],
+        "`inference.api_key_env` is no name of an environment variable; the key itself does not belong there",
+    );
+    check_rule(
+        &["inference.launch=false", "inference.urls=[\"http://me:secret@h:1\"]"],
+        &["inference.urls"],
+        "`inference.urls` has `h:1`: only scheme, host, port and path are allowed",
+    );
+    check_rule(
         &["inference.logprobs_mode=raw", "search.temperature=0.5"],
         &["inference.logprobs_mode", "search.temperature"],
         "`inference.logprobs_mode` is `raw`, but `search.temperature` = 0.5 changes what is sampled from: use \

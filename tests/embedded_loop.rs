@@ -50,6 +50,49 @@ async fn the_same_seed_is_the_same_run_whatever_is_in_flight() {
     assert_ne!(first["node"], content(&scene.database("other")).await["node"], "another seed gave the same trees");
 }
 
+/// Cheaper siblings through the whole loop: the run ends, and what is stored is a tree.
+#[tokio::test]
+async fn every_way_to_save_siblings_ends_in_true_trees() {
+    let scene = Scene::new(Engine::Embedded, 2, &["search.width=4", "search.max_depth=4", "search.trajectories=6"]);
+    let lazy = ["search.siblings=lazy"];
+    let narrow = ["search.entropy_width={min_width=1, low_nats=1.0, high_nats=4.0}", "search.siblings=lazy"];
+    let long = ["search.stop_garbled=true", "search.step_tokens=100", "search.max_depth=8"];
+    let variants: [(&str, &[&str]); 6] = [
+        ("eager", &[]),
+        ("lazy", &lazy),
+        ("released", &["search.siblings=lazy", "search.rules=released", "search.first_width=2"]),
+        ("single", &["search.siblings=lazy", "search.refill_width=1"]),
+        ("narrow", &narrow),
+        ("stop", &[&long[..], &["inference.max_model_tokens=1024"]].concat()),
+    ];
+    let mut tokens = Vec::new();
+    for (name, sets) in variants {
+        succeed(&scene.run(name, sets));
+        let database = scene.database(name);
+        let count = async |query: &'static str| content_of(&database, query).await;
+        let trees = count("select cast(count(*) as real) from tree where status <> 'failed'").await;
+        assert_eq!(trees, 24.0, "{name}");
+        let bad = "select cast(count(*) as real) from (select count(*) as children, sum(p.is_terminal) as of_terminals
+                   from node n join node p on p.tree_id = n.tree_id and p.node_id = n.parent_node_id
+                   group by p.tree_id, p.node_id) where children > 4 or of_terminals > 0";
+        assert_eq!(count(bad).await, 0.0, "{name}: a node has too many children, or a terminal has some");
+        // Children of several expansions do not follow each other.
+        let refilled =
+            "select cast(count(*) as real) from (select max(node_id) - min(node_id) + 1 > count(*) as is_refilled
+                        from node where parent_node_id is not null group by tree_id, parent_node_id) where is_refilled";
+        assert_eq!(count(refilled).await > 0.0, sets.contains(&lazy[0]), "{name}");
+        // A text that was given up ends above the greatest depth, although it was only cut.
+        let lost = "select cast(count(*) as real) from node
+                    where is_terminal and finish_reason = 'length' and depth < 4 and verdict = 'no_answer'";
+        assert_eq!(count(lost).await > 0.0, name == "stop", "{name}");
+        tokens.push(count("select cast(sum(generated_tokens) as real) from tree").await);
+    }
+    assert!(tokens[1] < tokens[0] && tokens[3] < tokens[0] && tokens[4] < tokens[0], "{tokens:?}");
+    // Nothing depends on what else was in flight.
+    succeed(&scene.run("alone", &[&lazy[..], &["inference.max_sequences=6"]].concat()));
+    assert_same(&content(&scene.database("lazy")).await, &content(&scene.database("alone")).await, "alone");
+}
+
 /// Adapters through the whole loop: trained, sampled from, exported, made again from the stored trees, and merged.
 #[tokio::test]
 async fn a_run_with_adapters_ends_in_a_model() {

@@ -103,6 +103,7 @@ impl Unbroken {
         assert_eq!(content_of(&database, "select cast(count(*) as real) from run").await, 1.0, "{name}: runs");
         assert_same(&self.content, &essence(&database).await, name);
         assert!(self.weights == self.scene.weights(name), "{name}: the weights differ");
+        succeed(&scene::orchestrator().args(["db", "check"]).arg(self.scene.path(name)).output().unwrap());
     }
 
     /// Arguments of a run that begins, with its solutions in the cache.
@@ -200,6 +201,14 @@ async fn kills_leave_no_trace_in_dynamic_sampling() {
     let extended = "select cast(count(*) as real) from step where problem_count > 4";
     assert!(content_of(&unbroken.scene.database("unbroken"), extended).await > 0.0, "no step drew further problems");
     kill(&unbroken, 15).await;
+}
+
+/// Trees whose nodes got their children in several portions, trained on in the next step and read back after a kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_leave_no_trace_with_lazy_siblings() {
+    let more = ["search.siblings=lazy", "search.refill_width=1", "curriculum.filter=false"];
+    let unbroken = Unbroken::of(&more).await;
+    kill(&unbroken, 6).await;
 }
 
 fn largest_file(folder: &Path) -> PathBuf {

@@ -1,6 +1,7 @@
 //! The command line: parse, call, print. Every file below holds one subcommand's arguments and its `run`.
 
 mod bench;
+mod db;
 mod eval;
 mod filter;
 mod generate;
@@ -9,12 +10,15 @@ mod model;
 mod printer;
 mod problems;
 mod progress;
+mod report;
 mod run;
+mod serve;
 mod session;
 mod sft;
 mod solutions;
 mod train;
 mod verify;
+mod watch;
 
 use std::path::Path;
 
@@ -49,6 +53,14 @@ enum Command {
     Sft(sft::Args),
     /// Look at a run: its steps, its trees, one tree.
     Inspect(inspect::Args),
+    /// Look after the database of a run: check it, drop what need not be kept, make it smaller.
+    Db(db::Args),
+    /// Watch a run in the terminal until it is over.
+    Watch(watch::Args),
+    /// Look at runs in a browser: curves, trees, problems, also while they go on.
+    Serve(serve::Args),
+    /// A run as one file to send to a colleague, and as a summary in Markdown.
+    Report(report::Args),
     /// Say which answers are right; or grade the answers of a run again.
     Verify(verify::Args),
     /// Talk to a model: a prompt in, text out.
@@ -74,6 +86,10 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Failure> {
         Command::Solutions(args) => solutions::run(args, printer),
         Command::Sft(args) => sft::run(args, printer),
         Command::Inspect(args) => inspect::run(args, printer),
+        Command::Db(args) => db::run(args, printer),
+        Command::Watch(args) => watch::run(args, printer),
+        Command::Serve(args) => serve::run(args, printer),
+        Command::Report(args) => report::run(args, printer),
         Command::Verify(args) => verify::run(args, printer),
         Command::Generate(args) => generate::run(args, printer),
         Command::Problems(args) => problems::run(args, printer),

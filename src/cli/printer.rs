@@ -32,6 +32,11 @@ impl Printer {
         asked.or_else(found).unwrap_or(200)
     }
 
+    /// Rows of the terminal; `None` where stdout is none.
+    pub fn rows(&self) -> Option<usize> {
+        console::Term::stdout().size_checked().map(|(rows, _)| usize::from(rows))
+    }
+
     /// One block of data to stdout, a newline added if it lacks one.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Printer, progress::Progress};
 use crate::error::Failure;
-use crate::run::{Job, Observer, Outcome, RunError};
+use crate::run::{Job, Observer, Outcome, RunError, create_run_dir};
 
 /// Exit code of a run that was called off by a signal, as a shell reports SIGINT.
 pub const INTERRUPTED: u8 = 130;
@@ -33,13 +33,18 @@ pub fn watched<T>(
 ) -> Result<T, Failure> {
     let runtime = runtime()?;
     quiet_compute_threads(printer);
-    std::fs::create_dir_all(dir).map_err(|source| RunError::Io { action: "create", path: dir.to_owned(), source })?;
+    create_run_dir(dir)?;
     let log = dir.join("log.jsonl");
     crate::telemetry::log_to_file(&log).map_err(|source| RunError::Io { action: "write", path: log, source })?;
     runtime.block_on(async {
         let progress = Arc::new(Progress::new(steps));
         let cancel = CancellationToken::new();
-        let signals = tokio::spawn(stop_on_signal(cancel.clone(), progress.clone()));
+        let telling = progress.clone();
+        let tell = move || {
+            let stopping = "stopping: what is finished is kept (again to leave at once)";
+            telling.suspend(|| Printer::new().note(stopping));
+        };
+        let signals = tokio::spawn(stop_on_signal(cancel.clone(), tell));
         let observer: Observer = {
             let progress = progress.clone();
             Arc::new(move |event| progress.on(event))
@@ -47,6 +52,21 @@ pub fn watched<T>(
         let result = work(observer, cancel).await;
         signals.abort();
         progress.finish();
+        result
+    })
+}
+
+/// Does `work`, which signals call off.
+///
+/// # Errors
+/// As `work`.
+pub fn interruptible<T>(work: impl AsyncFnOnce(CancellationToken) -> Result<T, Failure>) -> Result<T, Failure> {
+    runtime()?.block_on(async {
+        let cancel = CancellationToken::new();
+        let tell = || Printer::new().note("stopping (again to leave at once)");
+        let signals = tokio::spawn(stop_on_signal(cancel.clone(), tell));
+        let result = work(cancel).await;
+        signals.abort();
         result
     })
 }
@@ -77,7 +97,7 @@ pub fn quiet_compute_threads(printer: &Printer) {
 }
 
 /// The first SIGINT or SIGTERM calls the run off in good order; the second leaves at once.
-async fn stop_on_signal(cancel: CancellationToken, progress: Arc<Progress>) {
+async fn stop_on_signal(cancel: CancellationToken, tell: impl Fn()) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -95,7 +115,7 @@ async fn stop_on_signal(cancel: CancellationToken, progress: Arc<Progress>) {
             unsafe { libc::_exit(i32::from(INTERRUPTED)) };
         }
         asked = true;
-        progress.suspend(|| Printer::new().note("stopping: what is finished is kept (again to leave at once)"));
+        tell();
         cancel.cancel();
     }
 }

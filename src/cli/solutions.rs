@@ -11,7 +11,7 @@ use crate::config::PromptConfig;
 use crate::data::{ModelTokenizer, Prompter, answer_tokens, write_jsonl};
 use crate::error::{Failure, FailureClass, Hint};
 use crate::report::solutions_table;
-use crate::run::{DATABASE, FolderLock, RunError};
+use crate::run::{DATABASE, FolderLock, RunError, create_run_dir};
 use crate::store::{ImportedSolution, NewProblem, ProblemRow, Reader, SolutionFilter, SolutionRow, Store};
 use crate::trainer::model::ModelConfig;
 use crate::types::{RunId, TokenId};
@@ -265,7 +265,7 @@ async fn imported(line: Line, language: &Language) -> Result<ImportedSolution, S
 }
 
 async fn import(dir: &Path, solutions: Vec<ImportedSolution>) -> Result<crate::store::ImportCounts, Failure> {
-    std::fs::create_dir_all(dir).map_err(|source| RunError::Io { action: "create", path: dir.to_owned(), source })?;
+    create_run_dir(dir)?;
     // What a run finds in its cache must not change while it goes on.
     let _lock = FolderLock::acquire(dir)?;
     let store = Store::open(&dir.join(DATABASE)).await?;

@@ -86,6 +86,14 @@ pub struct InferenceConfig {
     pub reload_timeout_s: u64,
     /// vLLM: seconds over which a failed request is tried again, from its first failure.
     pub retry_timeout_s: u64,
+    /// vLLM: seconds between two looks at a server that works, and until such a look must be answered. Requests at a server
+    /// that fails two in a row go on at another.
+    pub health_check_s: u64,
+    /// vLLM: environment variable that holds the servers' API key; a launched server is given it, too. Empty: no key. The
+    /// key itself never goes into the configuration.
+    pub api_key_env: String,
+    /// vLLM: use servers at public addresses. Whoever reaches such a server can replace its model, key or not.
+    pub allow_public: bool,
 }
 
 impl Default for InferenceConfig {
@@ -110,6 +118,9 @@ impl Default for InferenceConfig {
             request_timeout_s: 600,
             reload_timeout_s: 120,
             retry_timeout_s: 120,
+            health_check_s: 10,
+            api_key_env: String::new(),
+            allow_public: false,
         }
     }
 }

@@ -25,16 +25,16 @@ pub use error::{ConfigError, ConfigErrors, Place};
 pub use inference::{EngineKind, InferenceConfig, LogprobsMode, ServerDevice};
 pub use parse::{parse, parse_sources};
 pub use render::{hash, render};
-pub use run::{Algorithm, Pipeline, RunConfig};
+pub use run::{Algorithm, KeepText, Pipeline, RunConfig};
 pub use search::{
-    Backtrace, DepthBonus, DynamicWidth, GammaRule, NegativeChoice, QUpdate, Rules, SearchConfig, SearchRules,
-    TerminalsKept, TieBreak, Unvisited, VisitRule,
+    Backtrace, DepthBonus, DynamicWidth, EntropyWidth, GammaRule, NegativeChoice, QUpdate, Rules, SearchConfig,
+    SearchRules, Siblings, TerminalsKept, TieBreak, Unvisited, VisitRule,
 };
 pub use source::{Source, SourceError, sources};
 pub use train::{
     AdvantageForm, ComputeDtype, DeviceChoice, ExportDtype, LoraConfig, LossMean, OldLogprobs, TokenCredit, TrainConfig,
 };
-pub use validate::{validate, validate_verify};
+pub use validate::{validate, validate_train, validate_verify};
 pub use verify::{Doubtful, Extraction, Fallback, PercentRule, VerifyConfig};
 
 use serde::{Deserialize, Serialize};

@@ -33,8 +33,21 @@ impl Algorithm {
 pub enum Pipeline {
     /// A step's trees are grown with the weights of the step before.
     Sync,
-    /// The next step's trees grow while the trainer works: at most one step off-policy. Needs a server beside the trainer.
+    /// The next step's trees grow beside this step's last ones and while the trainer works: at most `max_staleness` steps
+    /// off-policy. Needs a server beside the trainer.
     Overlap,
+}
+
+/// Which nodes keep their tokens and text in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepText {
+    /// Every node.
+    All,
+    /// Nodes on trajectories, and whole answers of direct rollouts.
+    Trained,
+    /// None but the prompts, as soon as a checkpoint has made the others needless for a resume.
+    None,
 }
 
 /// The run itself.
@@ -45,7 +58,7 @@ pub struct RunConfig {
     pub name: String,
     /// Folder in the Hugging Face layout: config.json, tokenizer.json, *.safetensors.
     pub model: PathBuf,
-    /// Folder of the run: database, weights, server log. Created if missing.
+    /// Folder of the run: database, weights, server log. Created if missing, for its owner's eyes only.
     pub dir: PathBuf,
     /// Folder for exported weights, which every server must see under the same path; empty is the run's own folder.
     /// Shared memory (`/dev/shm/...`) spares the disk two copies of the model.
@@ -66,8 +79,16 @@ pub struct RunConfig {
     pub checkpoint_every: u32,
     /// Checkpoints that are kept, at least 1.
     pub checkpoints_kept: u32,
+    /// Whose tokens and text the database keeps: `all` nodes'; those of the `trained` ones, on trajectories; `none`, once
+    /// checkpoints make the text needless for a resume. Figures of nodes and kept solutions always stay.
+    pub keep_text: KeepText,
+    /// Keep the logprobs of old tokens, too, when no resume needs them any more.
+    pub keep_logprobs: bool,
     /// Whether the search waits for the trainer. Changes results.
     pub pipeline: Pipeline,
+    /// With `overlap`, at least 1: the most updates that may be missing in the weights that begin to search for a step. More
+    /// than 1 helps where the last trees of a step take longer than a whole step. Changes results.
+    pub max_staleness: u32,
     /// Largest absolute difference between a canary logprob of the server and of the trainer, mean over the
     /// sequence, in nats. bf16 against fp32 is about 0.04.
     pub canary_tolerance_nats: f64,
@@ -87,7 +108,10 @@ impl Default for RunConfig {
             keep_every: 5,
             checkpoint_every: 5,
             checkpoints_kept: 2,
+            keep_text: KeepText::Trained,
+            keep_logprobs: true,
             pipeline: Pipeline::Sync,
+            max_staleness: 1,
             canary_tolerance_nats: 0.15,
         }
     }

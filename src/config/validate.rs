@@ -33,6 +33,19 @@ pub fn validate_verify(config: &Config) -> Result<(), ConfigErrors> {
     ConfigErrors::check(rules.broken)
 }
 
+/// Checks `[train]` alone, for a trainer without a run around it; of `run.problems_per_step`, which bounds
+/// `train.minibatch_problems`, there is then none.
+///
+/// # Errors
+/// As [`validate`].
+pub fn validate_train(config: &Config) -> Result<(), ConfigErrors> {
+    let mut rules = Rules { broken: Vec::new() };
+    let mut config = config.clone();
+    config.run.problems_per_step = config.run.problems_per_step.max(config.train.minibatch_problems);
+    train(&config, &mut rules);
+    ConfigErrors::check(rules.broken)
+}
+
 /// Four months: beyond it sums of times would overflow before anybody waited that long.
 const LONGEST_TIMEOUT_S: u64 = 10_000_000;
 /// vLLM's limit of `n` in one request.
@@ -85,6 +98,7 @@ fn run(config: &Config, rules: &mut Rules) {
                 .to_string()
         },
     );
+    rules.at_least_one(&["run.max_staleness"], run.max_staleness.into());
     // SQLite's integers are signed.
     rules.require(i64::try_from(run.seed).is_ok(), &["run.seed"], || {
         format!("`run.seed` is {}, must be at most {}", run.seed, i64::MAX)
@@ -234,7 +248,9 @@ fn servers(config: &Config, rules: &mut Rules) {
     });
     for (index, url) in urls.iter().enumerate() {
         if let Some(fault) = url_fault(url) {
-            rules.require(false, &["inference.urls"], || format!("`inference.urls` has `{url}`: {fault}"));
+            // What stands before `@` may be a password.
+            let shown = url.rsplit_once('@').map_or(url.as_str(), |(_, host)| host);
+            rules.require(false, &["inference.urls"], || format!("`inference.urls` has `{shown}`: {fault}"));
         }
         let same = |other: &String| other.trim_end_matches('/') == url.trim_end_matches('/');
         rules.require(!urls[..index].iter().any(same), &["inference.urls"], || {
@@ -247,16 +263,41 @@ fn servers(config: &Config, rules: &mut Rules) {
     rules.at_least_one(&["inference.start_timeout_s"], inference.start_timeout_s);
     rules.at_least_one(&["inference.request_timeout_s"], inference.request_timeout_s);
     rules.at_least_one(&["inference.reload_timeout_s"], inference.reload_timeout_s);
+    rules.at_least_one(&["inference.health_check_s"], inference.health_check_s);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    rules.require(inference.api_key_env.chars().all(is_name), &["inference.api_key_env"], || {
+        "`inference.api_key_env` is no name of an environment variable; the key itself does not belong there"
+            .to_string()
+    });
+    for (flag, why) in [
+        ("--host", "a launched server listens on 127.0.0.1 only"),
+        ("--api-key", "set `inference.api_key_env`, so that the key stays out of files and command lines"),
+    ] {
+        let is_it = |word: &String| word == flag || word.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='));
+        rules.require(!inference.extra_args.iter().any(is_it), &["inference.extra_args"], || {
+            format!("`inference.extra_args` has `{flag}`: {why}")
+        });
+    }
     for (keys, seconds) in [
         (&["inference.start_timeout_s"], inference.start_timeout_s),
         (&["inference.request_timeout_s"], inference.request_timeout_s),
         (&["inference.reload_timeout_s"], inference.reload_timeout_s),
         (&["inference.retry_timeout_s"], inference.retry_timeout_s),
+        (&["inference.health_check_s"], inference.health_check_s),
     ] {
         rules.require(seconds <= LONGEST_TIMEOUT_S, keys, || {
             format!("`{}` is {seconds}, must be at most {LONGEST_TIMEOUT_S}", keys[0])
         });
     }
+    rules.require(
+        !inference.sleep_while_training || inference.launch,
+        &["inference.sleep_while_training", "inference.launch"],
+        || {
+            "`inference.sleep_while_training` is true, but `inference.launch` is false: only of a server that is started for \
+             the run it is known that it has the GPU of the trainer and can sleep"
+                .to_string()
+        },
+    );
     rules.require(
         !inference.sleep_while_training || config.run.pipeline == Pipeline::Sync,
         &["inference.sleep_while_training", "run.pipeline"],

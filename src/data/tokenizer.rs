@@ -134,6 +134,21 @@ impl ModelTokenizer {
         self.tokenizer.decode(&tokens[..kept], false).map_err(|source| self.failed(source))
     }
 
+    /// The text that each of the tokens adds, `[T]`: joined they are [`ModelTokenizer::decode`] of all. A character whose
+    /// bytes lie across tokens belongs to the last of these; end-of-text tokens at the end add nothing.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`].
+    pub fn pieces(&self, tokens: &[TokenId]) -> Result<Vec<String>, DataError> {
+        let kept = tokens.iter().rposition(|token| !self.end_of_text.contains(token)).map_or(0, |last| last + 1);
+        let mut stream = self.tokenizer.decode_stream(false);
+        let mut pieces = vec![String::new(); tokens.len()];
+        for (piece, token) in pieces.iter_mut().zip(&tokens[..kept]) {
+            *piece = stream.step(*token).map_err(|source| self.failed(source))?.unwrap_or_default();
+        }
+        Ok(pieces)
+    }
+
     fn failed(&self, source: tokenizers::Error) -> DataError {
         DataError::Tokenizer { path: self.path.clone(), source }
     }

@@ -57,20 +57,20 @@ impl Checkpoints {
         Checkpoints { dir: run_dir.join("checkpoints"), run, every: 0, kept: usize::MAX }
     }
 
-    /// Takes a checkpoint if one is due after this step, and lets the oldest go.
+    /// Takes a checkpoint if one is due after this step, and lets the oldest go. Returns whether it was.
     ///
     /// # Errors
     /// It could not be written; the older ones are as they were.
-    pub async fn take(&self, trainer: &Trainer, step: StepId, version: WeightVersion) -> Result<(), RunError> {
+    pub async fn take(&self, trainer: &Trainer, step: StepId, version: WeightVersion) -> Result<bool, RunError> {
         if self.every == 0 || !step.0.unsigned_abs().is_multiple_of(u64::from(self.every)) {
-            return Ok(());
+            return Ok(false);
         }
         let mark = CheckpointMark { run: self.run, step, version };
         trainer.save_checkpoint(&self.dir.join(format!("step-{:06}", step.0)), mark).await?;
         for (_, old) in self.all()?.into_iter().skip(self.kept) {
             folder::remove(&old)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Steps and folders of what is there, newest first; whether they are whole is for the trainer to say.

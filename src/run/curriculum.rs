@@ -145,7 +145,7 @@ impl Curriculum<'_> {
         let mut measured: BTreeMap<usize, FilteredProblem> = BTreeMap::new();
         let mut next = 0;
         let tasks = places.iter().copied().enumerate().map(|(order, place)| self.measure(round, order, place));
-        in_flight(tasks, async |(order, place, answers)| {
+        in_flight(&self.explorer.room, tasks, async |(order, place, answers)| {
             measured.insert(order, self.decide(place, &answers)?);
             (self.observer)(Event::Filtered);
             let mut ready = Vec::new();
@@ -180,7 +180,9 @@ impl Curriculum<'_> {
             seed: rng::seed(self.config.run.seed, Purpose::Filter, &[round.0 as u64, place as u64]),
         };
         let observer = self.observer.clone();
+        let share = explorer.room.share(request.n);
         async move {
+            let _share = share;
             let answers = explorer.answers(&prompt, &reference, request).await?.unwrap_or_else(|refusal| {
                 observer(Event::Warning(format!("a problem could not be measured: {refusal}")));
                 Vec::new()

@@ -45,6 +45,8 @@ impl Parts {
             EngineKind::Vllm => {
                 let trainer = async { Trainer::spawn(trainer_spec(config, None)).await.map_err(RunError::from) };
                 let salt = format!("{}-{run}", config.run.name);
+                let elsewhere = config.run.weights_dir.as_path();
+                let weights_root = if elsewhere.as_os_str().is_empty() { run_dir } else { elsewhere };
                 let setup = VllmSetup {
                     config: &config.inference,
                     sampling: sampling(config),
@@ -52,6 +54,7 @@ impl Parts {
                     run_dir,
                     salt: &salt,
                     adapter_rank: config.train.lora.is_on().then_some(config.train.lora.rank),
+                    weights_root: Some(weights_root),
                 };
                 let servers = async { VllmEngine::start(setup).await.map_err(RunError::from) };
                 let (trainer, servers) = if config.inference.sleep_while_training {
@@ -119,6 +122,8 @@ impl Parts {
 pub struct SamplingEngine {
     /// Samples.
     pub engine: Arc<dyn Engine>,
+    /// What the embedded engine stands on; `None` with servers.
+    pub trainer: Option<Arc<Trainer>>,
     servers: Option<Arc<VllmEngine>>,
 }
 
@@ -143,9 +148,10 @@ impl SamplingEngine {
                     run_dir: dir,
                     salt: "eval",
                     adapter_rank: None,
+                    weights_root: Some(dir),
                 };
                 let servers = Arc::new(VllmEngine::start_as_it_is(setup, served).await?);
-                Ok(SamplingEngine { engine: servers.clone(), servers: Some(servers) })
+                Ok(SamplingEngine { engine: servers.clone(), trainer: None, servers: Some(servers) })
             }
             EngineKind::Embedded => {
                 let generator = generator_spec(config, tokenizer);
@@ -156,9 +162,15 @@ impl SamplingEngine {
                 if need_bytes > generator.cache_bytes {
                     return Err(TrainerError::CacheTooSmall { need_bytes, bound_bytes: generator.cache_bytes }.into());
                 }
-                Ok(SamplingEngine { engine: Arc::new(EmbeddedEngine::new(trainer, config, &generator)), servers: None })
+                let engine = Arc::new(EmbeddedEngine::new(trainer.clone(), config, &generator));
+                Ok(SamplingEngine { engine, trainer: Some(trainer), servers: None })
             }
         }
+    }
+
+    /// Base URLs of the servers; none with the embedded engine.
+    pub fn urls(&self) -> Vec<String> {
+        self.servers.as_ref().map_or_else(Vec::new, |servers| servers.urls())
     }
 
     /// Digest of the weights that were loaded into a running server, where it says so.
@@ -264,7 +276,7 @@ impl Engine for EmbeddedEngine {
             // Nothing to compare: what the manifest was made from is what is sampled from.
             let held = HeldWeights { shared_bytes: manifest.bytes, ..HeldWeights::default() };
             let phases = vec![(ReloadPhase::Load, elapsed), (ReloadPhase::ResetCache, Duration::ZERO)];
-            Ok(LoadReport { version: manifest.version, elapsed, phases, held })
+            Ok(LoadReport { version: manifest.version, elapsed, phases, held, replicas: 1, missing: Vec::new() })
         })
     }
 
@@ -286,6 +298,10 @@ impl Engine for EmbeddedEngine {
         Box::pin(async move { self.trainer.release(affinity).await.map_err(failed) })
     }
 
+    fn drop_cache(&self) -> EngineFuture<'_, ()> {
+        Box::pin(async move { self.trainer.drop_cache().await.map_err(failed) })
+    }
+
     fn take_counts(&self) -> EngineFuture<'_, Vec<(&'static str, f64)>> {
         Box::pin(async move {
             let report = self.trainer.take_generator_report().await.map_err(failed)?;
@@ -305,7 +321,7 @@ impl Engine for EmbeddedEngine {
     }
 }
 
-fn failed(source: TrainerError) -> EngineError {
+pub(super) fn failed(source: TrainerError) -> EngineError {
     use crate::error::Hint;
     EngineError::Embedded { class: source.class(), hint: source.hint(), source: Box::new(source) }
 }

@@ -82,9 +82,14 @@ impl Evaluator {
             let reference = self.problems.problems[place].answer.clone();
             let seed = rng::seed(explorer.seed, Purpose::Eval, &[place as u64]);
             let request = RolloutRequest { n: samples, sampling, seed };
-            async move { Ok((place, explorer.answers(&prompt, &reference, request).await?)) }
+            let share = explorer.room.share(samples);
+            async move {
+                let answers = explorer.answers(&prompt, &reference, request).await?;
+                drop(share);
+                Ok((place, answers))
+            }
         });
-        in_flight(tasks, async |(place, answers)| {
+        in_flight(&self.explorer.room, tasks, async |(place, answers)| {
             // A problem that the server refuses is one that the policy does not solve, and is told of.
             let answers = answers.unwrap_or_else(|refusal| {
                 refused += 1;

@@ -1,6 +1,7 @@
 //! Drives one tree: next, generate, verify, supply, until the search says that it is done.
 //!
-//! Every tree advances at its own pace; what bounds them together is the engine, which accepts so many sequences.
+//! Every tree advances at its own pace; what bounds them together is the engine, which accepts so many sequences, and the
+//! room that so many give (`flight.rs`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use crate::types::{
     TreeKind, Verdict,
 };
 
+use super::flight::{Room, Share};
 use super::judge::Judge;
 use super::meter::Meter;
 use super::rollout::Answers;
@@ -25,6 +27,8 @@ use super::{Event, Observer, RunError};
 pub struct Explorer {
     /// Where continuations come from.
     pub engine: Arc<dyn Engine>,
+    /// How much may be under way with it.
+    pub room: Room,
     /// Answers to verdicts.
     pub judge: Judge,
     /// The rules.
@@ -129,15 +133,23 @@ impl Explored {
 }
 
 impl Explorer {
-    /// Grows the tree of one problem.
+    /// Room for one problem of a step: what its first request asks for.
+    pub fn share(&self, task: &Task) -> Share {
+        self.room.share(match task.kind {
+            TreeKind::Search => self.search.width_at(0),
+            TreeKind::Rollout | TreeKind::Replay => self.search.trajectories,
+        })
+    }
+
+    /// Grows the tree of one problem, which takes the room of `share`.
     ///
     /// # Errors
     /// A server that is gone ends the run. A server that refuses this problem ends only this tree: `Explored::end`.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the request in flight and forgets the tree.
-    pub async fn explore(&self, task: &Task) -> Result<Explored, RunError> {
-        let explored = self.grow(task).await?;
+    pub async fn explore(&self, task: &Task, mut share: Share) -> Result<Explored, RunError> {
+        let explored = self.grow(task, &mut share).await?;
         self.engine.release(self.affinity(task)).await?;
         Ok(explored)
     }
@@ -161,7 +173,7 @@ impl Explorer {
         rng::seed(self.seed, Purpose::Search, &[task.step.0 as u64, u64::from(task.slot)])
     }
 
-    async fn grow(&self, task: &Task) -> Result<Explored, RunError> {
+    async fn grow(&self, task: &Task, share: &mut Share) -> Result<Explored, RunError> {
         let started = Instant::now();
         let seed = rng::seed(self.seed, Purpose::Sampling, &[task.step.0 as u64, u64::from(task.slot)]);
         let explored =
@@ -173,6 +185,7 @@ impl Explorer {
                 Next::Expand { node, n } => (node, n),
                 Next::Done(reason) => return Ok(explored(tree, Ok(reason))),
             };
+            share.resize(n);
             path.clear();
             tree.path_tokens(node, &mut path);
             let depth = tree.node(node).map_or(0, |node| node.depth());
@@ -184,20 +197,26 @@ impl Explorer {
                 Err(refusal) if refusal.is_refusal() => return Ok(explored(tree, Err(refusal))),
                 Err(error) => return Err(RunError::Engine(error)),
             };
-            let answers = continuations.into_iter().map(|continuation| {
-                let answer = tree.is_terminal(node, &continuation).then(|| {
+            let children = continuations.into_iter().map(|continuation| {
+                let is_terminal = tree.is_terminal(node, &continuation);
+                let answer = (is_terminal || self.search.stop_garbled).then(|| {
                     let mut tokens = path.clone();
                     tokens.extend_from_slice(&continuation.tokens);
                     tokens
                 });
-                (continuation, answer)
-            });
-            let children = answers.collect::<Vec<_>>().into_iter().map(|(continuation, answer)| async move {
-                let verdict = match answer {
-                    Some(tokens) => Some(self.judge.verdict(&tokens, &task.answer).await),
-                    None => None,
-                };
-                Child { continuation, verdict }
+                async move {
+                    match answer {
+                        Some(tokens) if is_terminal => {
+                            let verdict = self.judge.verdict(&tokens, &task.answer).await;
+                            Child::new(continuation, Some(verdict))
+                        }
+                        Some(tokens) => {
+                            let is_lost = self.judge.is_lost(&tokens, &task.answer).await;
+                            Child { is_lost, ..Child::new(continuation, None) }
+                        }
+                        None => Child::new(continuation, None),
+                    }
+                }
             });
             let children = join_all(children).await;
             tree.supply(node, children, started.elapsed())?;

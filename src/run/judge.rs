@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::data::ModelTokenizer;
 use crate::types::{Defect, TokenId, Verdict};
-use crate::verify::{DecidedBy, Grader, Judged, defect};
+use crate::verify::{DecidedBy, Grader, Judged, defect, lost};
 
 use super::{Event, Observer};
 
@@ -64,5 +64,14 @@ impl Judge {
         }
         // A text that cannot be decoded has the verdict `Error` already.
         self.tokenizer.decode(tokens).ok().and_then(|text| defect(&text, is_cut))
+    }
+
+    /// Whether an answer that has only got as far as `tokens` is not worth going on with. One that is right so far is.
+    ///
+    /// # Cancel safety
+    /// As [`Grader::grade`].
+    pub async fn is_lost(&self, tokens: &[TokenId], reference: &str) -> bool {
+        let Ok(text) = self.tokenizer.decode(tokens) else { return false };
+        lost(&text).is_some() && self.read(&text, reference).await.verdict != Verdict::Correct
     }
 }

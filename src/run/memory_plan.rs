@@ -3,8 +3,12 @@
 use std::fmt;
 
 use crate::config::InferenceConfig;
+use crate::inference::Engine;
+use crate::trainer::Trainer;
 use crate::trainer::free_memory::{GpuMemory, SLEEPING_BYTES};
 use crate::trainer::memory::Plan;
+
+use super::RunError;
 
 /// What is taken of a GPU in the two phases of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,30 @@ impl MemoryPlan {
     pub fn fits(&self) -> bool {
         self.sampling_bytes().max(self.training_bytes()) <= self.total_bytes
     }
+}
+
+/// The trainer's `work` while the engine rests. The engine is woken also after a failure: a server may be somebody's own.
+///
+/// # Errors
+/// The first of them: the engine does not rest, the work fails, the memory stays, the engine does not wake.
+///
+/// # Cancel safety
+/// The engine stays at rest. One that we launched ends with the run; another is woken by the next run.
+pub async fn in_turn<T>(
+    engine: &dyn Engine,
+    trainer: &Trainer,
+    work: impl Future<Output = Result<T, RunError>>,
+) -> Result<T, RunError> {
+    let done = match engine.rest().await {
+        Ok(()) => work.await,
+        Err(error) => Err(error.into()),
+    };
+    let yielded = trainer.yield_memory().await;
+    let woken = engine.wake().await;
+    let done = done?;
+    yielded?;
+    woken?;
+    Ok(done)
 }
 
 impl fmt::Display for MemoryPlan {

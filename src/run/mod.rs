@@ -9,6 +9,7 @@
 //! A run has no state but its database, its checkpoints and the trees and updates that follow from them: it may be killed
 //! at any instant, and goes on with `--resume`.
 
+pub mod audit;
 pub mod bench;
 pub mod benchmark;
 mod checkpoints;
@@ -29,6 +30,7 @@ mod publish;
 mod record;
 mod restore;
 mod resume;
+mod retention;
 mod rollout;
 mod shutdown;
 mod step;
@@ -50,6 +52,7 @@ pub use error::RunError;
 pub use event::{Evaluation, Event, Observer, StepSummary};
 pub use lock::FolderLock;
 pub use resume::{Resumable, changed_keys, resumable};
+pub use retention::{Retention, oldest_checkpoint};
 
 use engine::Parts;
 use problems::{Language, Problems};
@@ -115,7 +118,7 @@ pub struct Outcome {
 pub async fn run(job: Job, observer: Observer, cancel: CancellationToken) -> Result<Outcome, RunError> {
     let Job { config, resume, goal } = job;
     let dir = config.run.dir.clone();
-    create_dir(&dir)?;
+    create_run_dir(&dir)?;
     let _lock = FolderLock::acquire(&dir)?;
     let inputs = Inputs::load(&config)?;
     let store = Store::open(&dir.join(DATABASE)).await?;
@@ -263,6 +266,24 @@ async fn train(
 
 async fn insert(store: &Store, problems: &Problems) -> Result<Vec<ProblemId>, RunError> {
     Ok(store.insert_problems(problems.problems.iter().map(record::problem).collect()).await?)
+}
+
+/// Makes the folder of a run, for its owner only: it holds the server's log and, unless the weights go elsewhere, all that the
+/// policy has learned. A folder that is there stays as it is.
+///
+/// # Errors
+/// It cannot be made.
+pub fn create_run_dir(dir: &Path) -> Result<(), RunError> {
+    use std::os::unix::fs::DirBuilderExt;
+    if let Some(above) = dir.parent().filter(|above| !above.as_os_str().is_empty()) {
+        create_dir(above)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        // One that is no folder fails here.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => create_dir(dir),
+        Err(source) => Err(RunError::Io { action: "create", path: dir.to_owned(), source }),
+        Ok(()) => Ok(()),
+    }
 }
 
 fn create_dir(dir: &Path) -> Result<(), RunError> {

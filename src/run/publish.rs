@@ -151,6 +151,12 @@ impl Publisher {
             let _loading = self.gate.lock().await;
             self.engine.load_weights(&manifest).await?
         };
+        for outage in &load.missing {
+            (self.observer)(Event::Warning(format!(
+                "the server at `{}` did not take weight version {version} and gets no work until it does: {}",
+                outage.url, outage.reason
+            )));
+        }
         let canary_started = Instant::now();
         let (canary_mean_nats, canary_max_nats) = self.canary(version).await?;
         let canary = canary_started.elapsed();

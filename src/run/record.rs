@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 
 use crate::config::{self, Config, ConfigError, ReplayConfig, Rules};
 use crate::data::ModelTokenizer;
-use crate::search::{SelectKind, StopReason, Tree};
+use crate::search::{self, SelectKind, StopReason, Tree};
 use crate::store::{
-    Confirmation, Metric, NewProblem, NewRun, NewSolution, NewTree, NewWeightVersion, NodeContent, NodeRow, Selection,
-    SelectionKind, SolutionRow, StepEnd, TrajectoryRow, TreeStatus,
+    Confirmation, Metric, NewProblem, NewRun, NewSolution, NewTree, NewWeightVersion, NodeContent, NodeRow, ScoreParts,
+    Selection, SelectionKind, SolutionRow, StepEnd, TrajectoryRow, TreeStatus,
 };
 use crate::trainer::StepReport;
 use crate::types::{
-    GroupNode, NodeId, Provenance, RunId, StepId, TokenId, TrajectoryGroup, Verdict, WeightManifest, WeightVersion,
+    NodeId, Provenance, RunId, StepId, TokenId, TrajectoryGroup, Verdict, WeightManifest, WeightVersion,
 };
 
 use super::explore::{Explored, Grown, Task};
 use super::publish::Published;
+use super::retention::Retention;
 use super::rollout::{Answer, Answers, CachedSolution};
 use super::{RunError, StepSummary};
 
@@ -168,7 +169,7 @@ pub struct TreeRows {
 }
 
 /// The rows of a finished tree. Tokens, logprobs and text are kept for the root, for nodes on trajectories and for whole
-/// answers.
+/// answers; for the others as `keep` says.
 ///
 /// # Errors
 /// Tokens outside the tokenizer's vocabulary.
@@ -179,11 +180,12 @@ pub fn tree(
     group: &TrajectoryGroup,
     tokenizer: &ModelTokenizer,
     replay: &ReplayConfig,
+    keep: Retention,
 ) -> Result<TreeRows, RunError> {
     let root = NodeContent { tokens: task.prompt.tokens.to_vec(), logprobs: None, text: task.prompt.text.to_string() };
     let (nodes, solutions) = match &explored.grown {
         Grown::Tree(tree) => {
-            let mut contents = contents(group, tokenizer)?;
+            let mut contents = keep.contents(tree, group, tokenizer)?;
             contents.insert(NodeId::ROOT, root);
             (node_rows(tree, &mut contents), solutions(task, group, tokenizer)?)
         }
@@ -249,7 +251,6 @@ fn status(explored: &Explored) -> TreeStatus {
 }
 
 fn node_rows(tree: &Tree, contents: &mut BTreeMap<NodeId, NodeContent>) -> Vec<NodeRow> {
-    let order = expansion_order(tree);
     tree.nodes()
         .map(|node| NodeRow {
             node_id: node.id(),
@@ -265,9 +266,10 @@ fn node_rows(tree: &Tree, contents: &mut BTreeMap<NodeId, NodeContent>) -> Vec<N
             verdict: node.verdict(),
             weight_version: node.weight_version(),
             selection: node.selected().map(|selected| Selection {
-                order: order.get(&node.id()).copied().unwrap_or(saturate(order.len())),
+                order: node.selected_after().map_or(0, |count| u32::try_from(count).unwrap_or(u32::MAX)),
                 kind: selection_kind(selected.kind),
                 score: Some(selected.score).filter(|score| score.is_finite()),
+                parts: node.selected_parts().map(score_parts).unwrap_or_default(),
             }),
             content: contents.remove(&node.id()),
         })
@@ -360,20 +362,22 @@ pub fn cached_solution(row: SolutionRow) -> CachedSolution {
     }
 }
 
-/// When each node was expanded. Ids count up as nodes are made, so the first child's id tells.
-fn expansion_order(tree: &Tree) -> BTreeMap<NodeId, u32> {
-    let mut expanded: Vec<(NodeId, NodeId)> =
-        tree.nodes().filter_map(|node| Some((node.children().next()?, node.id()))).collect();
-    expanded.sort_unstable();
-    expanded.into_iter().zip(0..).map(|((_, node), order)| (node, order)).collect()
-}
-
 fn selection_kind(kind: SelectKind) -> SelectionKind {
     match kind {
         SelectKind::UctChild => SelectionKind::UctChild,
         SelectKind::UctRoot => SelectionKind::UctRoot,
         SelectKind::Global => SelectionKind::Global,
         SelectKind::Fallback => SelectionKind::Fallback,
+    }
+}
+
+fn score_parts(parts: search::ScoreParts) -> ScoreParts {
+    let finite = |part: f64| Some(part).filter(|part| part.is_finite());
+    ScoreParts {
+        value: finite(parts.value),
+        exploration: parts.exploration.and_then(finite),
+        entropy: parts.entropy.and_then(finite),
+        depth: parts.depth.and_then(finite),
     }
 }
 
@@ -394,63 +398,6 @@ fn solutions(task: &Task, group: &TrajectoryGroup, tokenizer: &ModelTokenizer) -
         })
         .collect()
 }
-
-/// Tokens, logprobs and text of every node on a trajectory. The texts along a path join to the whole response: a
-/// character whose bytes two nodes share belongs to the later one.
-fn contents(group: &TrajectoryGroup, tokenizer: &ModelTokenizer) -> Result<BTreeMap<NodeId, NodeContent>, RunError> {
-    let mut has_child = vec![false; group.nodes.len()];
-    for parent in group.nodes.iter().filter_map(|node| node.parent) {
-        has_child[parent] = true;
-    }
-    let mut pending: Vec<Pending> = Vec::with_capacity(group.nodes.len());
-    let mut contents = BTreeMap::new();
-    for (index, node) in group.nodes.iter().enumerate() {
-        let before = node.parent.map_or_else(Pending::default, |parent| pending[parent].clone());
-        let (text, after) = before.extend(node, !has_child[index], tokenizer)?;
-        pending.push(after);
-        let content = NodeContent { tokens: node.tokens.clone(), logprobs: Some(node.logprobs.clone()), text };
-        contents.insert(node.node, content);
-    }
-    Ok(contents)
-}
-
-/// The end of a path that later tokens may still change the text of.
-#[derive(Clone, Debug, Default)]
-struct Pending {
-    /// Tokens already given out as text, kept as context for the next.
-    context: Vec<TokenId>,
-    /// Tokens not yet given out: they end inside a character.
-    held: Vec<TokenId>,
-}
-
-impl Pending {
-    /// The text that `node` adds, and what is pending after it. A leaf gives out everything.
-    fn extend(
-        self,
-        node: &GroupNode,
-        is_leaf: bool,
-        tokenizer: &ModelTokenizer,
-    ) -> Result<(String, Pending), RunError> {
-        let known = tokenizer.decode(&self.context)?;
-        let mut tokens = self.context.clone();
-        tokens.extend_from_slice(&self.held);
-        tokens.extend_from_slice(&node.tokens);
-        let all = tokenizer.decode(&tokens)?;
-        let is_cut = all.ends_with(char::REPLACEMENT_CHARACTER) && !is_leaf;
-        if is_cut {
-            let mut held = self.held;
-            held.extend_from_slice(&node.tokens);
-            return Ok((String::new(), Pending { context: self.context, held }));
-        }
-        let text = all.strip_prefix(known.as_str()).unwrap_or(&all).to_owned();
-        let context = tokens.split_off(tokens.len().saturating_sub(CONTEXT_TOKENS));
-        Ok((text, Pending { context, held: Vec::new() }))
-    }
-}
-
-/// Tokens of context with which the next token is decoded; one is enough for a leading space to be kept, some tokenizers
-/// look at the one before.
-const CONTEXT_TOKENS: usize = 4;
 
 /// A count as a column has it.
 pub fn saturate(count: usize) -> u32 {

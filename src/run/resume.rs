@@ -10,13 +10,15 @@ use super::{DATABASE, RunError};
 
 /// Keys that a resumed run may have other values of than it began with: they change where and how fast it runs, and of what
 /// comes out the last bits at most. `run.steps` is one of them as long as there is one round: its steps are not divided otherwise by it.
-const FREE: [&str; 18] = [
+const FREE: [&str; 20] = [
     "run.dir",
     "run.model",
     "run.weights_dir",
     "run.keep_every",
     "run.checkpoint_every",
     "run.checkpoints_kept",
+    "run.keep_text",
+    "run.keep_logprobs",
     "run.canary_tolerance_nats",
     "data.problems",
     "eval.problems",

@@ -5,19 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 
 use crate::config::{Config, ReplayConfig};
 use crate::store::{Metric, NewSlot, RecordedTree, Store, TreeStatus};
 use crate::trainer::Trainer;
 use crate::trainer::advantage::{AdvantageSettings, has_signal};
 use crate::trainer::minibatch::{advantage_settings, weigh};
-use crate::trainer::report::StepReport;
 use crate::types::{Provenance, RoundId, RunId, StepId, TokenId, TrajectoryGroup, TreeKind, Verdict, WeightVersion};
 
 use super::explore::{Explored, Explorer, Task};
+use super::flight::Flight;
+use super::memory_plan::in_turn;
 use super::publish::Publisher;
 use super::record::millis;
+use super::retention::Retention;
 use super::rollout::CachedSolution;
 use super::{Event, Observer, RunError, StepSummary, record};
 
@@ -90,6 +92,8 @@ pub struct Searcher {
     pub replay: ReplayConfig,
     /// What is trained on.
     pub selection: Selection,
+    /// What is kept of each node.
+    pub retention: Retention,
     /// Who watches.
     pub observer: Observer,
 }
@@ -121,14 +125,15 @@ pub struct Found {
 }
 
 impl Searcher {
-    /// Grows all trees of a step that are not stored yet.
+    /// Grows all trees of a step that are not stored yet, and says by `all_begun` when the last of those planned is under way:
+    /// from then on there may be room for others.
     ///
     /// # Errors
     /// The first part that failed; trees that were stored stay.
     ///
     /// # Cancel safety
     /// Trees that were stored stay; the others are forgotten and their requests cancelled.
-    pub async fn search(&self, mut plan: Plan) -> Result<Found, RunError> {
+    pub async fn search(&self, mut plan: Plan, all_begun: oneshot::Sender<()>) -> Result<Found, RunError> {
         let started = Instant::now();
         let trees = plan.tasks.len();
         (self.observer)(Event::SearchStarted { step: plan.step, trees, weight_version: plan.search_version });
@@ -145,9 +150,10 @@ impl Searcher {
         let mut end = plan.first.min(plan.tasks.len());
         let mut begin = 0;
         let mut draws = 0;
+        let mut all_begun = Some(all_begun);
         loop {
             let tasks = plan.tasks[begin..end].iter().filter(|task| !recorded.contains(&task.slot)).cloned();
-            self.grow(tasks.collect(), &mut found).await?;
+            self.grow(tasks.collect(), all_begun.take(), &mut found).await?;
             if draws == self.selection.dynamic_sampling {
                 break;
             }
@@ -178,31 +184,43 @@ impl Searcher {
         Ok(found)
     }
 
-    /// All trees at once; the engine bounds the sequences in flight.
-    async fn grow(&self, tasks: Vec<Task>, found: &mut Found) -> Result<(), RunError> {
-        let mut trees = JoinSet::new();
-        let mut order: BTreeSet<u32> = BTreeSet::new();
-        for task in tasks {
-            order.insert(task.slot);
-            let cached = match task.kind {
-                TreeKind::Replay => self.cached(&task).await?,
-                TreeKind::Search | TreeKind::Rollout => Vec::new(),
-            };
-            let (explorer, most_cached) = (self.explorer.clone(), self.replay.solutions_per_group as usize);
-            trees.spawn(async move {
-                let explored = match task.kind {
-                    TreeKind::Search => explorer.explore(&task).await?,
-                    TreeKind::Rollout | TreeKind::Replay => explorer.roll_out(&task, cached, most_cached).await?,
-                };
-                Ok::<_, RunError>((task, explored))
-            });
+    /// All trees side by side, as many at once as keep the engine busy, begun in the order of their slots.
+    async fn grow(
+        &self,
+        tasks: Vec<Task>,
+        all_begun: Option<oneshot::Sender<()>>,
+        found: &mut Found,
+    ) -> Result<(), RunError> {
+        let mut order: BTreeSet<u32> = tasks.iter().map(|task| task.slot).collect();
+        let mut solutions = BTreeMap::new();
+        for task in tasks.iter().filter(|task| task.kind == TreeKind::Replay) {
+            solutions.insert(task.slot, self.cached(task).await?);
         }
+        let most_cached = self.replay.solutions_per_group as usize;
+        let trees = tasks.into_iter().map(|task| {
+            let (explorer, share) = (self.explorer.clone(), self.explorer.share(&task));
+            let cached = solutions.remove(&task.slot).unwrap_or_default();
+            async move {
+                let explored = match task.kind {
+                    TreeKind::Search => explorer.explore(&task, share).await?,
+                    TreeKind::Rollout | TreeKind::Replay => {
+                        let _share = share;
+                        explorer.roll_out(&task, cached, most_cached).await?
+                    }
+                };
+                Ok((task, explored))
+            }
+        });
+        // The end of the list is reached when the last of it has been begun.
+        let end = std::iter::once_with(move || all_begun.map(|all_begun| all_begun.send(()))).flat_map(|_| None);
+        let trees = trees.chain(end);
         // A reproducible engine deserves a reproducible database: rows in the order of the slots. Otherwise a tree is
         // stored the moment it is finished.
         let in_order = self.explorer.engine.capabilities().is_reproducible;
         let mut held: BTreeMap<u32, (Task, Explored)> = BTreeMap::new();
-        while let Some(finished) = trees.join_next().await {
-            let (task, explored) = finished.map_err(RunError::Task)??;
+        let mut flight = Flight::new(&self.explorer.room, trees);
+        while let Some(finished) = flight.next().await {
+            let (task, explored) = finished?;
             held.insert(task.slot, (task, explored));
             while let Some(entry) = held.first_entry().filter(|held| !in_order || order.first() == Some(held.key())) {
                 let (task, explored) = entry.remove();
@@ -236,7 +254,15 @@ impl Searcher {
     /// Stores one finished tree and adds it to the step's figures.
     async fn keep(&self, task: &Task, explored: Explored, found: &mut Found) -> Result<(), RunError> {
         let mut group = explored.group(task, &self.explorer.judge);
-        let rows = record::tree(self.run, task, &explored, &group, &self.explorer.judge.tokenizer, &self.replay)?;
+        let rows = record::tree(
+            self.run,
+            task,
+            &explored,
+            &group,
+            &self.explorer.judge.tokenizer,
+            &self.replay,
+            self.retention,
+        )?;
         let status = rows.tree.status.clone();
         let tree_id = self.store.record_tree(rows.tree, rows.nodes, rows.trajectories, rows.solutions).await?;
         group.tree = Some(tree_id);
@@ -301,6 +327,11 @@ impl Found {
             defective_trajectories: 0,
             search: Duration::ZERO,
         }
+    }
+
+    /// Trees that the engine refused to grow.
+    pub fn failed_trees(&self) -> usize {
+        self.failed
     }
 
     /// A tree that is in the store.
@@ -378,8 +409,12 @@ impl Updater {
         (self.observer)(Event::UpdateStarted { step });
         let train_started = Instant::now();
         let (groups, left_out) = self.selection.training_groups(std::mem::take(&mut found.groups).into_values());
-        let report =
-            if self.is_in_turns { self.update_alone(groups).await? } else { self.trainer.update(groups).await? };
+        let update = async { Ok(self.trainer.update(groups).await?) };
+        let report = if self.is_in_turns {
+            in_turn(self.explorer.engine.as_ref(), &self.trainer, update).await?
+        } else {
+            update.await?
+        };
         let train = train_started.elapsed();
         for reason in report.updates.iter().filter_map(|update| update.skipped.as_ref()) {
             tracing::warn!(step = step.0, %reason, "update skipped");
@@ -448,20 +483,6 @@ impl Updater {
         log(&summary);
         (self.observer)(Event::StepFinished(Box::new(summary.clone())));
         Ok(summary)
-    }
-
-    /// The update while the engine rests.
-    async fn update_alone(&self, groups: Vec<TrajectoryGroup>) -> Result<StepReport, RunError> {
-        let engine = &self.explorer.engine;
-        engine.rest().await?;
-        let report = self.trainer.update(groups).await;
-        // Also after a failure: a server of somebody's own is not left asleep.
-        let yielded = self.trainer.yield_memory().await;
-        let woken = engine.wake().await;
-        let report = report?;
-        yielded?;
-        woken?;
-        Ok(report)
     }
 
     /// What the searches that the cache spared would have cost, less what was done instead: negative where rollouts cost

@@ -1,11 +1,11 @@
 //! The whole of a run, round by round and step by step, from wherever the store says that it stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Pipeline};
@@ -20,13 +20,16 @@ use super::checkpoints::Checkpoints;
 use super::curriculum::{Curriculum, HardSet};
 use super::evaluate::Evaluator;
 use super::explore::Explorer;
+use super::flight::Room;
 use super::judge::Judge;
+use super::memory_plan::in_turn;
 use super::meter::Meter;
 use super::problems::{Language, Problems};
 use super::publish::{PublishSettings, Publisher};
 use super::record;
 use super::restore::{Restorer, produced};
-use super::step::{Plan, Searcher, Selection, Updater, slot};
+use super::retention::Retention;
+use super::step::{Found, Plan, Searcher, Selection, Updater, slot};
 use super::{Ended, Event, Goal, Observer, Reached, RunError};
 
 /// Steps in a row without a finite gradient after which a policy is given up.
@@ -98,7 +101,7 @@ impl Work<'_> {
         );
         if self.is_resumed {
             checkpoints.sweep()?;
-            self.restore(&trainer, &checkpoints, &done, selection, &mut publisher).await?;
+            self.restore(engine.as_ref(), &trainer, &checkpoints, &done, selection, &mut publisher).await?;
         } else {
             // A database that was deleted may have left the checkpoints of another run of this number.
             checkpoints.clear()?;
@@ -115,6 +118,7 @@ impl Work<'_> {
             run: self.run,
             replay: self.config.replay.clone(),
             selection,
+            retention: Retention::of(&self.config.run),
             observer: self.observer.clone(),
         });
         let updater = Updater {
@@ -168,6 +172,7 @@ impl Work<'_> {
     /// Brings trainer and server to the weights that the store says.
     async fn restore(
         &self,
+        engine: &dyn Engine,
         trainer: &Trainer,
         checkpoints: &Checkpoints,
         done: &[StepRow],
@@ -177,7 +182,12 @@ impl Work<'_> {
         let reader = self.store.reader();
         let restorer =
             Restorer { trainer, reader, run: self.run, selection, run_dir: self.run_dir, observer: self.observer };
-        let restored = restorer.restore(checkpoints, done).await?;
+        let restoring = restorer.restore(checkpoints, done);
+        let restored = if self.config.inference.sleep_while_training {
+            in_turn(engine, trainer, restoring).await?
+        } else {
+            restoring.await?
+        };
         let maker = done.iter().rev().find(|step| produced(step) == Some(restored.version)).map(|step| step.step_id);
         publisher.publish_again(restored.version, maker, restored.repeated).await?;
         // Only now is it certain that the run can go on under the settings it was given.
@@ -196,6 +206,7 @@ impl Work<'_> {
     fn explorer(&self, engine: Arc<dyn Engine>) -> Explorer {
         let tokenizer = self.language.tokenizer.clone();
         Explorer {
+            room: Room::new(engine.capabilities().max_sequences),
             engine,
             special: SpecialTokens { end_of_text: tokenizer.end_of_text().to_vec(), padding: None },
             judge: Judge {
@@ -259,25 +270,46 @@ impl Rounds<'_> {
 
     /// The steps of a round that are not done yet.
     async fn steps(&mut self, hard: &HardSet, done: usize, reached: &mut Reached) -> Result<(), RunError> {
-        let is_overlapping = self.work.config.run.pipeline == Pipeline::Overlap;
+        let ahead = match self.work.config.run.pipeline {
+            Pipeline::Sync => 0,
+            Pipeline::Overlap => self.work.config.run.max_staleness,
+        };
         let begun = self.work.store.reader().unfinished_steps(self.work.run).await?;
         let mut begun: BTreeMap<u32, StepRow> = begun.into_iter().map(|row| (number(row.step_id), row)).collect();
-        let mut ahead = JoinSet::new();
+        // Searches under way, the oldest first; and whether all trees of the newest have been begun.
+        let mut searches = VecDeque::new();
+        let mut all_begun = None;
         let first = hard.first_step.max(u32::try_from(done).unwrap_or(u32::MAX).saturating_add(1));
+        let mut next = first;
         for step in first..=hard.last_step {
-            let found = match ahead.join_next().await {
-                Some(found) => found.map_err(RunError::Task)??,
-                None => self.searcher.search(self.plan(hard, step, begun.remove(&step)).await?).await?,
+            let newest = step.saturating_add(ahead).min(hard.last_step);
+            let found = loop {
+                let Some(oldest) = searches.front_mut() else {
+                    let plan = self.plan(hard, next, begun.remove(&next)).await?;
+                    all_begun = Some(self.begin(plan, &mut searches));
+                    next += 1;
+                    continue;
+                };
+                // A step's last trees leave room for the first of the next one, which are begun before the update of this
+                // one takes its time.
+                tokio::select! {
+                    biased;
+                    _ = until_begun(&mut all_begun), if next <= newest => {
+                        let plan = self.plan(hard, next, begun.remove(&next)).await?;
+                        all_begun = Some(self.begin(plan, &mut searches));
+                        next += 1;
+                    }
+                    Some(found) = oldest.join_next() => break found.map_err(RunError::Task)??,
+                }
             };
-            if is_overlapping && step < hard.last_step {
-                let plan = self.plan(hard, step + 1, begun.remove(&(step + 1))).await?;
-                let searcher = self.searcher.clone();
-                ahead.spawn(async move { searcher.search(plan).await });
-            }
+            searches.pop_front();
             let summary = self.updater.learn(found, &mut self.publisher).await?;
             reached.steps_done = step;
             reached.weights = Some(self.publisher.version_dir(self.publisher.current()));
-            self.checkpoints.take(&self.updater.trainer, summary.step, self.publisher.current()).await?;
+            if self.checkpoints.take(&self.updater.trainer, summary.step, self.publisher.current()).await? {
+                let retention = Retention::of(&self.work.config.run);
+                retention.enforce(self.work.store, self.work.run, &self.checkpoints).await?;
+            }
             self.diverged_steps = if summary.is_diverged { self.diverged_steps + 1 } else { 0 };
             if self.diverged_steps == MOST_DIVERGED_STEPS {
                 return Err(RunError::Diverged { steps: self.diverged_steps, version: self.publisher.current() });
@@ -285,6 +317,16 @@ impl Rounds<'_> {
             self.evaluate(step, false).await?;
         }
         Ok(())
+    }
+
+    /// Begins the search of a step as a task of its own; what is returned says when all of its trees are under way.
+    fn begin(&self, plan: Plan, searches: &mut VecDeque<JoinSet<Result<Found, RunError>>>) -> oneshot::Receiver<()> {
+        let (all_begun, receiver) = oneshot::channel();
+        let searcher = self.searcher.clone();
+        let mut search = JoinSet::new();
+        search.spawn(async move { searcher.search(plan, all_begun).await });
+        searches.push_back(search);
+        receiver
     }
 
     /// What a step does: as it was planned when it was begun, else planned now.
@@ -318,6 +360,14 @@ impl Rounds<'_> {
             self.updater.begin();
         }
         Ok(())
+    }
+}
+
+/// Waits until all trees of the newest search have been begun, or it has ended; without a search, for ever.
+async fn until_begun(all_begun: &mut Option<oneshot::Receiver<()>>) {
+    match all_begun {
+        Some(receiver) => drop(receiver.await),
+        None => std::future::pending().await,
     }
 }
 

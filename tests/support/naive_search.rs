@@ -3,8 +3,8 @@
 //! configuration and the types of events.
 
 use orchestrator::config::{
-    Backtrace, DepthBonus, GammaRule, NegativeChoice, QUpdate, SearchConfig, TerminalsKept, TieBreak, Unvisited,
-    VisitRule,
+    Backtrace, DepthBonus, GammaRule, NegativeChoice, QUpdate, SearchConfig, Siblings, TerminalsKept, TieBreak,
+    Unvisited, VisitRule,
 };
 use orchestrator::rng::{Purpose, stream};
 use orchestrator::search::{Event, SelectKind, Selection, StopReason};
@@ -55,7 +55,7 @@ impl<'a> Naive<'a> {
             depth: 0,
             visits: 0,
             total: 0.0,
-            chunk: Chunk { tokens: Vec::new(), logprobs: Vec::new(), verdict: Verdict::NoAnswer },
+            chunk: Chunk { tokens: Vec::new(), logprobs: Vec::new(), verdict: Verdict::NoAnswer, is_lost: false },
             ended: false,
             terminal: false,
             out: false,
@@ -69,13 +69,19 @@ impl<'a> Naive<'a> {
         let mut current = 0;
         let mut expansions = 0;
         loop {
-            while !self.nodes[current].children.is_empty() {
+            while self.missing(current) == 0 {
                 match self.round(current) {
                     Ok(next) => current = next,
                     Err(reason) => return reason,
                 }
             }
-            let width = self.config.width_at(self.nodes[current].depth);
+            let sampled = self.nodes[current].children.len() as u32;
+            let missing = self.missing(current);
+            let width = match (self.config.siblings, self.config.refill_width) {
+                (Siblings::Lazy, _) if sampled == 0 => missing.min(self.config.first_width),
+                (Siblings::Lazy, 1..) => missing.min(self.config.refill_width),
+                _ => missing,
+            };
             let most_tokens = u64::from(width * self.config.step_tokens);
             if self.config.max_expansions > 0 && expansions == self.config.max_expansions {
                 return StopReason::ExpansionBudget;
@@ -87,7 +93,7 @@ impl<'a> Naive<'a> {
             }
             expansions += 1;
             let first_child = NodeId(self.nodes.len() as u32);
-            for index in 1..=width {
+            for index in sampled + 1..=sampled + width {
                 self.add(current, index, &policy);
             }
             self.events.push(Event::Expand { node: NodeId(current as u32), first_child, count: width });
@@ -98,6 +104,26 @@ impl<'a> Naive<'a> {
         }
     }
 
+    /// Places of `node` that are not filled.
+    fn missing(&self, node: usize) -> u32 {
+        let full = self.config.width_at(self.nodes[node].depth);
+        let entropy = self.own_entropy(node);
+        let width = match self.config.entropy_width {
+            Some(adaptive) if !entropy.is_nan() => {
+                let least = adaptive.min_width.min(full);
+                let share = (entropy - adaptive.low_nats) / (adaptive.high_nats - adaptive.low_nats);
+                least + (share.clamp(0.0, 1.0) * f64::from(full - least)).round() as u32
+            }
+            _ => full,
+        };
+        width - self.nodes[node].children.len() as u32
+    }
+
+    /// It has some of its children, but not all.
+    fn has_room(&self, node: usize) -> bool {
+        !self.nodes[node].children.is_empty() && self.missing(node) > 0
+    }
+
     fn add(&mut self, parent: usize, index: u32, policy: &impl Fn(&str) -> Chunk) {
         let tag = format!("{}.{index}", self.nodes[parent].tag);
         let chunk = policy(&tag);
@@ -105,7 +131,12 @@ impl<'a> Naive<'a> {
         let stopped = chunk.tokens.last() == Some(&END);
         let ended = stopped && (rules.end_in_last_slot || chunk.tokens.len() < self.config.step_tokens as usize);
         let depth = self.nodes[parent].depth + 1;
-        let terminal = ended || depth >= self.config.max_depth;
+        let reaches_end = ended || depth >= self.config.max_depth;
+        let chunk = match self.config.stop_garbled && chunk.is_lost && !reaches_end {
+            true => Chunk { verdict: Verdict::NoAnswer, ..chunk },
+            false => Chunk { is_lost: false, ..chunk },
+        };
+        let terminal = reaches_end || chunk.is_lost;
         self.generated_tokens += chunk.tokens.len() as u64;
         let out = terminal && chunk.verdict == Verdict::Error;
         let id = self.nodes.len();
@@ -187,7 +218,7 @@ impl<'a> Naive<'a> {
             }
         }
         let (kind, choice) = match (waiting.is_empty(), self.config.backtrace) {
-            (true, _) if !live.is_empty() => (SelectKind::UctChild, self.best_child(current)),
+            (true, _) if !live.is_empty() || self.has_room(current) => (SelectKind::UctChild, self.best_child(current)),
             (true, _) => (SelectKind::Fallback, self.best_of_all(true)),
             (false, Backtrace::Uct) => (SelectKind::UctRoot, self.best_child(0)),
             (false, Backtrace::Global) => (SelectKind::Global, self.best_of_all(self.config.frontier_leaves_only)),
@@ -284,34 +315,69 @@ impl<'a> Naive<'a> {
                 (child, self.mean(child) + exploration)
             });
         let key = |score: f64| if rules.uct_single_precision { f64::from(score as f32) } else { score };
-        self.first_best(scored.collect(), key, rules.uct_ties)
+        let mut scored: Vec<(usize, f64)> = scored.collect();
+        let missing = if rules.uct_unvisited == Unvisited::First { f64::INFINITY } else { 0.0 };
+        let is_beaten = |score: f64| key(score) >= key(missing);
+        if self.has_room(parent) && !scored.iter().any(|&(_, score)| is_beaten(score)) {
+            scored = vec![(parent, missing)];
+        }
+        self.first_best(scored, key, rules.uct_ties)
     }
 
-    /// Depth-first pre-order below `node`.
-    fn preorder(&self, node: usize, out: &mut Vec<usize>) {
+    /// Depth-first pre-order below `node`; what is not sampled of a node's children comes last, and is called `None`.
+    fn preorder(&self, node: usize, out: &mut Vec<(usize, Option<usize>)>) {
         for &child in &self.nodes[node].children {
-            out.push(child);
+            out.push((node, Some(child)));
             self.preorder(child, out);
+        }
+        if self.has_room(node) {
+            out.push((node, None));
         }
     }
 
     fn best_of_all(&self, leaves_only: bool) -> Option<(usize, f64)> {
         let mut order = Vec::new();
         self.preorder(0, &mut order);
-        order.retain(|&node| !self.nodes[node].terminal && (!leaves_only || self.nodes[node].children.is_empty()));
-        let scored = order.into_iter().map(|node| (node, self.frontier_score(node))).collect();
-        self.first_best(scored, |score| score, self.config.resolve().frontier_ties)
+        let is_candidate = |&(_, child): &(usize, Option<usize>)| match child {
+            Some(child) => !self.nodes[child].terminal && (!leaves_only || self.nodes[child].children.is_empty()),
+            None => true,
+        };
+        let scored: Vec<(usize, Option<usize>, f64)> = order
+            .into_iter()
+            .filter(is_candidate)
+            .map(|(parent, child)| (parent, child, self.frontier_score(parent, child)))
+            .collect();
+        let doubt = |child: Option<usize>| child.map_or(f64::INFINITY, |child| unknown_last(self.own_entropy(child)));
+        let mut best: Option<(usize, Option<usize>, f64)> = None;
+        for (parent, child, score) in scored {
+            let is_better = best.is_none_or(|(_, leader, top)| {
+                let by_confidence = self.config.resolve().frontier_ties == TieBreak::Confidence;
+                score > top || (score == top && by_confidence && doubt(child) < doubt(leader))
+            });
+            if is_better {
+                best = Some((parent, child, score));
+            }
+        }
+        best.map(|(parent, child, score)| (child.unwrap_or(parent), score))
     }
 
-    fn frontier_score(&self, node: usize) -> f64 {
+    /// Of a child of `parent`, or of one that it does not have yet.
+    fn frontier_score(&self, parent: usize, child: Option<usize>) -> f64 {
         let config = self.config;
-        let depth = f64::from(self.nodes[node].depth);
-        let mut quality = config.frontier_value_weight * self.mean(self.nodes[node].parent).tanh();
-        if config.frontier_self_value_weight > 0.0 {
-            quality += config.frontier_self_value_weight * self.mean(node).tanh();
+        let depth = f64::from(self.nodes[parent].depth + 1);
+        let mut quality = config.frontier_value_weight * self.mean(parent).tanh();
+        if let Some(child) = child.filter(|_| config.frontier_self_value_weight > 0.0) {
+            quality += config.frontier_self_value_weight * self.mean(child).tanh();
         }
         if config.uncertainty_bonus && config.frontier_entropy_weight != 0.0 {
-            let entropy = self.own_entropy(node);
+            let entropy = match child {
+                Some(child) => self.own_entropy(child),
+                None => {
+                    let known = self.nodes[parent].children.iter().map(|&child| self.own_entropy(child));
+                    let known: Vec<f64> = known.filter(|entropy| !entropy.is_nan()).collect();
+                    known.iter().sum::<f64>() / known.len() as f64
+                }
+            };
             quality += if entropy.is_nan() { f64::NEG_INFINITY } else { config.frontier_entropy_weight * entropy };
         }
         let bonus = match config.depth_bonus {

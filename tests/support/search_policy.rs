@@ -16,6 +16,8 @@ pub struct Chunk {
     pub tokens: Vec<TokenId>,
     pub logprobs: Vec<f32>,
     pub verdict: Verdict,
+    /// It would be called lost where it goes on.
+    pub is_lost: bool,
 }
 
 /// Shares are fractions of all chunks, or of all outcomes, that are like this.
@@ -30,6 +32,7 @@ pub struct Policy {
     pub error_frac: f64,
     pub empty_frac: f64,
     pub nan_frac: f64,
+    pub lost_frac: f64,
     /// Number of different logprobs: few make many ties.
     pub levels: u64,
 }
@@ -45,6 +48,7 @@ impl Default for Policy {
             error_frac: 0.0,
             empty_frac: 0.0,
             nan_frac: 0.0,
+            lost_frac: 0.0,
             levels: 32,
         }
     }
@@ -114,7 +118,7 @@ impl Policy {
         } else {
             Verdict::Incorrect
         };
-        Chunk { tokens, logprobs, verdict }
+        Chunk { tokens, logprobs, verdict, is_lost: dice.chance(self.lost_frac) }
     }
 }
 
@@ -134,15 +138,17 @@ pub fn special(padding: TokenId, end: TokenId) -> SpecialTokens {
     SpecialTokens { end_of_text: vec![end], padding: Some(padding) }
 }
 
-/// The continuations of `node`, each with a verdict where the tree says it is terminal.
+/// The next continuations of `node`, each with a verdict where the tree says it is terminal.
 pub fn children(tree: &Tree, node: NodeId, n: u32, end: TokenId, mut chunk: impl FnMut(&str) -> Chunk) -> Vec<Child> {
     let tag = tree.tag(node);
-    (1..=n)
+    let sampled = tree.node(node).map_or(0, |node| node.children().len()) as u32;
+    (sampled + 1..=sampled + n)
         .map(|index| {
             let chunk = chunk(&format!("{tag}.{index}"));
             let continuation = chunk.continuation(end);
-            let verdict = tree.is_terminal(node, &continuation).then_some(chunk.verdict);
-            Child { continuation, verdict }
+            let is_terminal = tree.is_terminal(node, &continuation);
+            let is_lost = chunk.is_lost && !is_terminal && tree.config().stop_garbled;
+            Child { is_lost, ..Child::new(continuation, is_terminal.then_some(chunk.verdict)) }
         })
         .collect()
 }

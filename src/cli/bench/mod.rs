@@ -1,9 +1,10 @@
 //! `orchestrator bench`: how fast the parts are on this machine.
 
+mod rollout;
 mod train;
 
 use super::Printer;
-use crate::error::Failure;
+use crate::error::{Failure, FailureClass, Hint};
 
 /// Measure how fast this machine is.
 #[derive(Debug, clap::Args)]
@@ -16,6 +17,19 @@ pub struct Args {
 enum Command {
     /// Measure training: tokens per second, utilisation, memory, where the time goes.
     Train(Box<train::Args>),
+    /// Measure search: tokens per second against a plain load generator, time of a tree against lock step.
+    Rollout(Box<rollout::Args>),
+}
+
+/// The result could not be written as JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("the figures cannot be written as JSON")]
+struct Unserialisable(#[source] serde_json::Error);
+
+impl Hint for Unserialisable {
+    fn class(&self) -> FailureClass {
+        FailureClass::Bug
+    }
 }
 
 /// Runs the subcommand.
@@ -25,5 +39,6 @@ enum Command {
 pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
     match args.command {
         Command::Train(args) => train::run(*args, printer),
+        Command::Rollout(args) => rollout::run(*args, printer),
     }
 }

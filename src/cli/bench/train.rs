@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::Unserialisable;
 use crate::cli::Printer;
 use crate::cli::session::{quiet_compute_threads, runtime};
 use crate::config::{self, ComputeDtype, DeviceChoice};
-use crate::error::{Failure, FailureClass, Hint};
+use crate::error::Failure;
 use crate::report::listing::{Column, listing};
 use crate::run::bench::{BenchError, TrainBench, TrainBenchSpec, TreeShape, TreeSource, bench_train};
 
@@ -99,17 +100,6 @@ enum DtypeName {
 /// Where no configuration says otherwise: made-up trees are as long as they were asked for.
 const DEFAULTS: &str = "[train]\noverlong_buffer_tokens = 0\n";
 
-/// The result could not be written as JSON.
-#[derive(Debug, thiserror::Error)]
-#[error("the figures cannot be written as JSON")]
-struct Unserialisable(#[source] serde_json::Error);
-
-impl Hint for Unserialisable {
-    fn class(&self) -> FailureClass {
-        FailureClass::Bug
-    }
-}
-
 /// Runs the subcommand.
 ///
 /// # Errors
@@ -149,6 +139,7 @@ fn spec(args: Args) -> Result<TrainBenchSpec, Failure> {
         None => {}
     }
     train.threads = args.threads.unwrap_or(train.threads);
+    config::validate_train(&config)?;
     config.run.model = args.model;
     let source = match (args.groups, args.run) {
         (Some(path), _) => TreeSource::File(path),

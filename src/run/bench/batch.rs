@@ -7,10 +7,11 @@ use super::shape::TreeShape;
 use super::{BenchError, file};
 use crate::config::{AdvantageForm, TokenCredit, TrainConfig};
 use crate::run::step::groups_of;
-use crate::run::{DATABASE, RunError, resumable};
+use crate::run::{DATABASE, RunError};
 use crate::store::Reader;
 use crate::trainer::advantage::has_signal;
 use crate::trainer::minibatch::{advantage_settings, weigh};
+use crate::trainer::pack;
 use crate::types::{GroupNode, TrajectoryGroup};
 
 /// Where the trees come from.
@@ -50,6 +51,7 @@ impl TreeSource {
     pub async fn load(&self, limit: Option<usize>, vocab_tokens: usize) -> Result<Vec<TrajectoryGroup>, BenchError> {
         let mut groups = match self {
             TreeSource::Shape { shape, trees, seed } => {
+                shape.check_forest(*trees)?;
                 let vocab_tokens = u32::try_from(vocab_tokens).unwrap_or(u32::MAX);
                 let grown = (0..*trees).map(|index| shape.grow(*seed, index as u64, vocab_tokens));
                 grown.collect::<Result<Vec<_>, _>>()?
@@ -58,7 +60,13 @@ impl TreeSource {
             TreeSource::Runs(dirs) => {
                 let mut groups = Vec::new();
                 for dir in dirs {
-                    groups.extend(stored(dir).await?);
+                    let found = stored(dir).await?;
+                    let other = found.iter().find_map(|group| pack::check_group(group, vocab_tokens).err());
+                    if let Some(reason) = other {
+                        let reason = reason.to_string();
+                        return Err(BenchError::OtherModel { dir: dir.to_owned(), reason });
+                    }
+                    groups.extend(found);
                 }
                 groups
             }
@@ -70,8 +78,14 @@ impl TreeSource {
 }
 
 async fn stored(dir: &Path) -> Result<Vec<TrajectoryGroup>, BenchError> {
-    let run = resumable(dir, None).await?.row.run_id;
-    let reader = Reader::open(&dir.join(DATABASE)).await.map_err(RunError::from)?;
+    let path = dir.join(DATABASE);
+    if !path.exists() {
+        return Err(BenchError::NoRun { dir: dir.to_owned() });
+    }
+    // Only read: it may be that of a run that goes on, or of somebody else.
+    let reader = Reader::open(&path).await.map_err(RunError::from)?;
+    let run = reader.latest_run().await.map_err(RunError::from)?;
+    let run = run.ok_or_else(|| BenchError::NoRun { dir: dir.to_owned() })?.run_id;
     let steps = reader.done_steps(run).await.map_err(RunError::from)?;
     if steps.is_empty() {
         return Err(BenchError::NoSteps { dir: dir.to_owned(), run });

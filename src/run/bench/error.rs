@@ -49,6 +49,20 @@ pub enum BenchError {
     /// The groups cannot be written as JSON.
     #[error("the groups cannot be written as JSON")]
     Unserialisable(#[source] serde_json::Error),
+    /// A folder without a run.
+    #[error("there is no run in `{}`", dir.display())]
+    NoRun {
+        /// Folder.
+        dir: PathBuf,
+    },
+    /// Trees that the model cannot have made.
+    #[error("the trees of the run in `{}` are not of this model: {reason}", dir.display())]
+    OtherModel {
+        /// Folder.
+        dir: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
     /// A run without finished steps.
     #[error("run {run} in `{}` has no finished step, so no trees to train on", dir.display())]
     NoSteps {
@@ -63,7 +77,16 @@ pub enum BenchError {
         /// How many there are.
         groups: usize,
     },
-    /// The folder for the weights holds something.
+    /// Nothing to search.
+    #[error("there are no problems to search")]
+    NoProblems,
+    /// The requests of a search were to be sent again, without a search.
+    #[error("`{mode}` sends the requests of `search` again, which is not among the modes")]
+    NothingToReplay {
+        /// The mode that was asked for.
+        mode: &'static str,
+    },
+    /// The folder holds something.
     #[error("`{}` is not empty", dir.display())]
     NotEmpty {
         /// The folder.
@@ -86,7 +109,7 @@ pub enum BenchError {
 impl Hint for BenchError {
     fn class(&self) -> FailureClass {
         match self {
-            BenchError::Io { action: "write", .. } => FailureClass::Environment,
+            BenchError::Io { action: "write" | "create", .. } => FailureClass::Environment,
             BenchError::Unserialisable(_) => FailureClass::Bug,
             BenchError::Run(error) => error.class(),
             BenchError::Trainer(error) => error.class(),
@@ -103,9 +126,10 @@ impl Hint for BenchError {
                 Some("`--export-batch` writes such files".into())
             }
             BenchError::NoSignal { .. } => Some(
-                "with `--set train.advantage=value` every tree has one; or take a run that found more than one verdict"
+                "take a run that found answers of more than one verdict, or `--set train.advantage=value`, which compares none"
                     .into(),
             ),
+            BenchError::NothingToReplay { .. } => Some("add `search` to `--modes`".into()),
             BenchError::NotEmpty { .. } => Some("name a folder that is not there yet".into()),
             BenchError::Skipped { .. } => {
                 Some("the weights are not finite: take another model or a smaller rate".into())

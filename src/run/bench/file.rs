@@ -11,6 +11,7 @@ use super::BenchError;
 use super::batch::Weighed;
 use crate::config::{LossMean, OldLogprobs, TrainConfig};
 use crate::trainer::pack;
+use crate::trainer::tensor_file::temporary;
 use crate::types::{
     Defect, GroupNode, NodeId, ProblemId, Prompt, Provenance, TokenId, Trajectory, TrajectoryGroup, Verdict,
     WeightVersion,
@@ -147,12 +148,21 @@ pub fn write(path: &Path, batch: &[Weighed], config: &TrainConfig, temperature: 
         groups: batch.iter().map(|weighed| group_out(weighed, config.loss_mean)).collect(),
     };
     let io = |source| BenchError::Io { action: "write", path: path.to_owned(), source };
-    let mut out = BufWriter::new(File::create(path).map_err(io)?);
-    serde_json::to_writer(&mut out, &written).map_err(|error| match error.io_error_kind() {
-        Some(kind) => io(kind.into()),
-        None => BenchError::Unserialisable(error),
-    })?;
-    out.write_all(b"\n").and_then(|()| out.flush()).map_err(io)
+    // Under another name until it is whole.
+    let partial = temporary(path);
+    let result = || {
+        let mut out = BufWriter::new(File::create(&partial).map_err(io)?);
+        serde_json::to_writer(&mut out, &written).map_err(|error| match error.io_error_kind() {
+            Some(kind) => io(kind.into()),
+            None => BenchError::Unserialisable(error),
+        })?;
+        out.write_all(b"\n").and_then(|()| out.flush()).map_err(io)?;
+        std::fs::rename(&partial, path).map_err(io)
+    };
+    result().inspect_err(|_| {
+        // There is a better reason than a failure to clean up.
+        let _ = std::fs::remove_file(&partial);
+    })
 }
 
 fn group_out(weighed: &Weighed, mean: LossMean) -> GroupOut<'_> {

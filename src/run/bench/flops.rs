@@ -52,8 +52,10 @@ impl Extent {
     }
 
     /// Floating-point operations of one optimizer step over it, forward and backward.
-    pub fn train_flops(&self, model: &ModelConfig) -> f64 {
-        let products = 6.0 * matmul_parameters(model) as f64 * self.tokens as f64;
+    /// With frozen weights there is no gradient of theirs.
+    pub fn train_flops(&self, model: &ModelConfig, is_frozen: bool) -> f64 {
+        let each = if is_frozen { 4.0 } else { 6.0 };
+        let products = each * matmul_parameters(model) as f64 * self.tokens as f64;
         let width = (model.layers * model.heads * model.head_dim) as f64;
         products + 12.0 * width * self.visible_pairs as f64
     }

@@ -26,17 +26,24 @@ pub fn resident_bytes(field: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Clock ticks per second in `/proc`, on every Linux.
-const TICKS: f64 = 100.0;
+/// Begins the peak of [`resident_bytes`] anew at what is held now; without effect where the system does not allow it.
+pub fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
 
-/// Processor time of all threads of this process since it began, user and system, to a hundredth of a second; `None` where
-/// the system does not say.
+/// Processor time of all threads of this process since it began, user and system, without that of other processes that it
+/// has started; `None` where the system does not say.
 pub fn processor_s() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name before it may hold anything; of what follows the 12th and 13th are the ticks.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<f64>().ok();
-    Some((ticks()? + ticks()?) / TICKS)
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the pointer is to memory of the type that the call fills.
+    let failed = unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0;
+    if failed {
+        return None;
+    }
+    // SAFETY: the call succeeded, so it has filled all of it.
+    let usage = unsafe { usage.assume_init() };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+    Some(seconds(usage.ru_utime) + seconds(usage.ru_stime))
 }
 
 /// Model of the processor.
@@ -67,6 +74,10 @@ pub fn gpu_bytes() -> Option<u64> {
 
 fn nvidia_smi(query: &[&str]) -> Option<String> {
     let mut command = Command::new("nvidia-smi");
+    // The first that this process sees.
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let first = visible.as_deref().and_then(|list| list.split(',').next()).filter(|first| !first.is_empty());
+    command.args(["-i", first.unwrap_or("0")]);
     command.args(query).arg("--format=csv,noheader,nounits").stdin(Stdio::null()).stderr(Stdio::null());
     let output = command.output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok()

@@ -1,4 +1,4 @@
-//! How fast the trainer is: a few updates on the same trees, with what they took.
+//! How fast the trainer is: a few updates on the same trees, with what they took. How fast the search is: [`rollout`].
 //!
 //! The first step warms up and is not measured; its loss and the norm of its gradient are those of the model as it was
 //! loaded, which another program can be compared with. Every step trains on the same groups again, so the figures say
@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod flops;
 mod machine;
+pub mod rollout;
 mod shape;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub use error::BenchError;
 pub use flops::{Extent, matmul_parameters};
 pub use shape::TreeShape;
 
+use batch::Weighed;
 use flops::{parameters, path_tokens};
 
 /// What to measure.
@@ -73,8 +75,10 @@ pub struct TrainBench {
     pub thread_count: Option<u32>,
     /// Whether activations are computed twice to save memory.
     pub checkpoint_activations: bool,
-    /// Most rows of one forward pass.
+    /// Most rows of one forward pass: `train.micro_batch_tokens`, or less where that did not fit the memory.
     pub micro_batch_tokens: usize,
+    /// Rank of the low-rank adapters that were trained; null: all weights were.
+    pub adapter_rank: Option<u32>,
     /// Whether trajectories share what they have in common.
     pub sharing: bool,
     /// Trees, or sequences without sharing.
@@ -113,7 +117,8 @@ pub struct TrainBench {
     pub trained_tokens_per_s: f64,
     /// Unique tokens over time.
     pub unique_tokens_per_s: f64,
-    /// Operations of the model in one step: 6 N per unique token and attention over the visible pairs.
+    /// Operations of the model in one step: 6 N per unique token (4 N where weights are frozen under adapters, whose own
+    /// operations are not counted) and attention over the visible pairs.
     pub model_flops: f64,
     /// The same over time.
     pub model_flops_per_s: f64,
@@ -153,6 +158,8 @@ struct Prepared {
     trained: Vec<TrajectoryGroup>,
     /// Of the rows that have to be computed.
     extent: Extent,
+    /// The groups with their advantages, where they are to be written.
+    batch_file: Option<Vec<Weighed>>,
 }
 
 /// What the trainer did.
@@ -195,10 +202,7 @@ async fn prepare(spec: &TrainBenchSpec, model: &ModelConfig, observe: &impl Fn(&
     if batch.len() < found_count {
         observe(&format!("{} of {found_count} trees have no signal and are left out", found_count - batch.len()));
     }
-    if let Some(path) = &spec.export_batch {
-        file::write(path, &batch, &config.train, config.search.temperature)?;
-        observe(&format!("groups in {}", path.display()));
-    }
+    let batch_file = spec.export_batch.as_ref().map(|_| batch.clone());
     let trained: Vec<TrajectoryGroup> = batch.iter().map(|weighed| weighed.kept.clone()).collect();
     let (extent, groups) = if spec.sharing {
         (Extent::packed(&trained), batch.into_iter().map(|weighed| weighed.whole).collect::<Vec<_>>())
@@ -209,11 +213,16 @@ async fn prepare(spec: &TrainBenchSpec, model: &ModelConfig, observe: &impl Fn(&
     };
     let minibatch = groups.len().div_ceil(spec.updates.max(1) as usize);
     config.train.minibatch_problems = u32::try_from(minibatch).unwrap_or(u32::MAX);
-    Ok(Prepared { config, groups, trained, extent })
+    Ok(Prepared { config, groups, trained, extent, batch_file })
 }
 
 async fn measure(spec: &TrainBenchSpec, prepared: &Prepared, observe: &impl Fn(&str)) -> Result<Measured, BenchError> {
     let trainer = Trainer::spawn(trainer_spec(&prepared.config, None)).await?;
+    // Only now is it known that there is a measurement at all.
+    if let (Some(path), Some(batch)) = (&spec.export_batch, &prepared.batch_file) {
+        file::write(path, batch, &spec.config.train, spec.config.search.temperature)?;
+        observe(&format!("groups in {}", path.display()));
+    }
     let on_gpu = !trainer.is_on_processor();
     let loaded_resident_bytes = machine::resident_bytes("VmRSS");
     let warm_up = step(&trainer, &prepared.groups).await?;
@@ -247,7 +256,7 @@ async fn measure(spec: &TrainBenchSpec, prepared: &Prepared, observe: &impl Fn(&
 }
 
 fn figures(spec: &TrainBenchSpec, model: &ModelConfig, prepared: &Prepared, mut measured: Measured) -> TrainBench {
-    let Prepared { config, groups, trained, extent } = prepared;
+    let Prepared { config, groups, trained, extent, .. } = prepared;
     let device_name = if measured.on_gpu { machine::gpu() } else { machine::processor() };
     let known_peak = || match config.train.dtype {
         ComputeDtype::Bfloat16 if measured.on_gpu => machine::peak_bf16_flops(device_name.as_deref()?),
@@ -260,7 +269,7 @@ fn figures(spec: &TrainBenchSpec, model: &ModelConfig, prepared: &Prepared, mut 
     measured.steps.sort_by_key(|timed| timed.wall);
     let median = measured.steps.swap_remove((measured.steps.len() - 1) / 2);
     let (median_step_s, time) = (median.wall.as_secs_f64(), median.report.time);
-    let model_flops = extent.train_flops(model);
+    let model_flops = extent.train_flops(model, config.train.lora.is_on());
     let trained_tokens = Extent::separate(trained).tokens;
     let longest = |group: &TrajectoryGroup| (0..group.trajectories.len()).map(|t| path_tokens(group, t)).max();
     TrainBench {
@@ -273,7 +282,8 @@ fn figures(spec: &TrainBenchSpec, model: &ModelConfig, prepared: &Prepared, mut 
         dtype: config.train.dtype,
         thread_count: Some(config.train.threads).filter(|&threads| threads > 0),
         checkpoint_activations: config.train.checkpoint_activations,
-        micro_batch_tokens: config.train.micro_batch_tokens,
+        micro_batch_tokens: median.report.budget_tokens,
+        adapter_rank: Some(config.train.lora.rank).filter(|_| config.train.lora.is_on()),
         sharing: spec.sharing,
         group_count: groups.len(),
         trajectory_count: trained.iter().map(|group| group.trajectories.len()).sum(),

@@ -11,7 +11,7 @@ use crate::types::{
     GroupNode, NodeId, ProblemId, Prompt, Provenance, TokenId, Trajectory, TrajectoryGroup, Verdict, WeightVersion,
 };
 
-/// Largest number of rows of one made-up tree.
+/// Largest number of rows of all made-up trees.
 const MOST_TOKENS: u64 = 1 << 27;
 
 /// Shape of a made-up tree. Below the prompt every path has `depth` nodes of `tokens` tokens. At levels 1, 1 + every,
@@ -71,6 +71,20 @@ impl FromStr for TreeShape {
 impl TreeShape {
     fn splits_at(&self, level: u32) -> bool {
         (level - 1).is_multiple_of(self.every)
+    }
+
+    /// Whether so many trees of this shape fit the memory.
+    ///
+    /// # Errors
+    /// [`BenchError::Shape`].
+    pub fn check_forest(&self, trees: usize) -> Result<(), BenchError> {
+        let path_tokens = u64::from(self.prompt_tokens) + u64::from(self.depth) * u64::from(self.node_tokens);
+        let tokens = u64::from(self.paths()?).saturating_mul(path_tokens).saturating_mul(trees as u64);
+        if tokens > MOST_TOKENS {
+            let reason = format!("{trees} trees of up to {tokens} tokens in all are more than {MOST_TOKENS} tokens");
+            return Err(BenchError::Shape { reason });
+        }
+        Ok(())
     }
 
     /// The number of trajectories, which the shape has room for.
@@ -157,7 +171,8 @@ fn part_of(paths: &Range<u32>, width: u32, path: u32) -> Range<u32> {
     let count = u64::from(paths.end - paths.start);
     let parts = count.min(u64::from(width));
     let border = |part: u64| paths.start + (part * count / parts) as u32;
-    let part = (0..parts).rev().find(|&part| border(part) <= path).unwrap_or(0);
+    // border(part) <= path where part * count < (path - start + 1) * parts.
+    let part = ((u64::from(path - paths.start) + 1) * parts - 1) / count;
     border(part)..border(part + 1)
 }
 

@@ -24,7 +24,7 @@ use crate::types::{BenchmarkId, Sampling, Verdict};
 use crate::verify::Grader;
 
 use super::engine::SamplingEngine;
-use super::flight::in_flight;
+use super::flight::{Room, in_flight};
 use super::judge::Judge;
 use super::problems::{Language, Problems};
 use super::shutdown::{Interruptible, until};
@@ -34,6 +34,9 @@ use settings::Settings;
 
 /// An answer that comes slower than this, in tokens per second, is given up.
 const SLOWEST_TOKENS_PER_S: u64 = 1;
+
+/// Samples that are judged again at once: enough for all processes of Math-Verify.
+const JUDGED_AT_ONCE: usize = 256;
 
 /// Refusals that are told one by one: a server that refuses one sample often refuses them all.
 const MOST_REFUSALS_TOLD: usize = 3;
@@ -238,6 +241,7 @@ impl Benchmark {
     async fn settle(&self, row: &BenchmarkRow, store: &Store, judge: &Judge) -> Result<(), RunError> {
         let benchmark = row.benchmark_id;
         let mut behind = (0, 0, 0);
+        let room = Room::new(JUDGED_AT_ONCE);
         loop {
             let page = store.reader().unsettled_benchmark_samples(benchmark, behind).await?;
             let Some(last) = page.last() else { return Ok(()) };
@@ -246,7 +250,9 @@ impl Benchmark {
                 let (judge, store) = (judge.clone(), store.clone());
                 let place = (sample.file_id.saturating_sub(1) as usize, sample.ordinal as usize);
                 let reference = self.files[place.0].problems.problems[place.1].answer.clone();
+                let share = room.share(1);
                 async move {
+                    let _share = share;
                     let judged = judge.read(&sample.text, &reference).await;
                     let UnsettledSample { file_id: file, ordinal, sample, .. } = sample;
                     let decided_by = judged.decided_by.as_str().to_owned();
@@ -255,7 +261,7 @@ impl Benchmark {
                     Ok(store.settle_benchmark_sample(settled).await?)
                 }
             });
-            in_flight(tasks, async |()| Ok(())).await?;
+            in_flight(&room, tasks, async |()| Ok(())).await?;
         }
     }
 
@@ -284,15 +290,21 @@ impl Benchmark {
         missing.iter().for_each(|&(file, ordinal, _)| *left.entry((file, ordinal)).or_default() += 1);
         let mut refused = 0;
         let places: Vec<Place> = missing.iter().copied().collect();
+        let room = Room::new(engine.capabilities().max_sequences);
         let tasks = places.into_iter().map(|place| {
             let (file, ordinal, _) = place;
             let problems = &self.files[file].problems;
             let prompt = problems.prompts[ordinal].clone();
             let reference = problems.problems[ordinal].answer.clone();
             let (seed, sampler) = (self.problem_seed(file, ordinal), sampler.clone());
-            async move { Ok((place, sampler.take(place, &prompt, &reference, seed).await?)) }
+            let share = room.share(1);
+            async move {
+                let outcome = sampler.take(place, &prompt, &reference, seed).await?;
+                drop(share);
+                Ok((place, outcome))
+            }
         });
-        in_flight(tasks, async |(place, outcome): (Place, Result<(usize, Verdict), EngineError>)| {
+        in_flight(&room, tasks, async |(place, outcome): (Place, Result<(usize, Verdict), EngineError>)| {
             let (file, ordinal, _) = place;
             let of_problem = left.entry((file, ordinal)).or_insert(1);
             *of_problem -= 1;
