@@ -156,7 +156,7 @@ class Protocol(unittest.TestCase):
         self.assertEqual(replies[5]["detail"], "out of processor time")
 
     def test_too_little_memory_is_said(self):
-        (reply,) = self.talk([], memory_mib=64)
+        (reply,) = self.talk([], memory_mib=32)
         self.assertFalse(reply["ready"])
         self.assertIn("MemoryError", reply["detail"])
 

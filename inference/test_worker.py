@@ -14,9 +14,16 @@ def imported():
     """The extension; vLLM takes long to import and nothing here calls it."""
     vllm = types.ModuleType("vllm")
     vllm.__version__ = "0.26.0"
-    with mock.patch.dict(sys.modules, {"vllm": vllm}):
-        sys.modules.pop("worker", None)
+    real = sys.modules.get("vllm")
+    sys.modules["vllm"] = vllm
+    try:
         import worker
+    finally:
+        # This name alone: what was imported on the way stays, for torch cannot be imported twice.
+        if real is None:
+            del sys.modules["vllm"]
+        else:
+            sys.modules["vllm"] = real
     return worker
 
 
