@@ -57,7 +57,9 @@ case $DEVICE in
         # Compiling takes longer than it saves: 20 to 40 s of the start, for no throughput that could be seen.
         export TORCHDYNAMO_DISABLE=${TORCHDYNAMO_DISABLE:-1}
         export VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-2} # GiB
-        flags+=(--enforce-eager)
+        # A prompt read in two steps would rewind its seed's generator in between, which no CPU generator can: the server would
+        # die of many prompts at once.
+        flags+=(--enforce-eager --no-enable-chunked-prefill)
         ;;
     cuda)
         # The trainer shares the GPU in the default set-up; with a GPU for the server alone, give 0.9.
