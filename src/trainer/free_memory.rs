@@ -1,7 +1,7 @@
 //! How much memory a device has for training, as far as somebody says.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tch::Device;
 
@@ -36,13 +36,7 @@ pub struct GpuMemory {
 impl GpuMemory {
     /// The first GPU that this process sees, as the driver's own tool says; `None` where there is none.
     pub fn read() -> Option<GpuMemory> {
-        let mut command = Command::new("nvidia-smi");
-        command.args(["--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits"]);
-        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-        let first = visible.as_deref().and_then(|list| list.split(',').next()).filter(|first| !first.is_empty());
-        command.args(["-i", first.unwrap_or("0")]);
-        let output = command.output().ok().filter(|output| output.status.success())?;
-        GpuMemory::parse(&String::from_utf8(output.stdout).ok()?)
+        GpuMemory::parse(&nvidia_smi("--query-gpu=memory.free,memory.total")?)
     }
 
     fn parse(text: &str) -> Option<GpuMemory> {
@@ -60,6 +54,17 @@ impl GpuMemory {
             Neighbor::InTurns => self.free_bytes.saturating_sub(SLEEPING_BYTES),
         }
     }
+}
+
+/// What the driver's own tool answers to `query` about the first GPU that this process sees, without headings and units;
+/// `None` where there is none.
+pub fn nvidia_smi(query: &str) -> Option<String> {
+    let mut command = Command::new("nvidia-smi");
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let first = visible.as_deref().and_then(|list| list.split(',').next()).filter(|first| !first.is_empty());
+    command.args(["-i", first.unwrap_or("0"), query, "--format=csv,noheader,nounits"]);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok();
+    String::from_utf8(output.filter(|output| output.status.success())?.stdout).ok()
 }
 
 /// Bytes of `device` that training may take; `None` where nothing says.

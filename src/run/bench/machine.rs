@@ -1,7 +1,8 @@
 //! What the machine is and how much memory this process has taken of it.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+
+use crate::trainer::free_memory::nvidia_smi;
 
 /// Dense bfloat16 peaks of the makers' data sheets, by a part of the name; the first that matches.
 const PEAKS_BF16: [(&str, f64); 6] = [
@@ -55,7 +56,7 @@ pub fn processor() -> Option<String> {
 
 /// Name of the first GPU.
 pub fn gpu() -> Option<String> {
-    nvidia_smi(&["--query-gpu=name"])?.lines().next().map(|line| line.trim().to_owned())
+    nvidia_smi("--query-gpu=name")?.lines().next().map(|line| line.trim().to_owned())
 }
 
 /// GPU memory that this process holds, CUDA's own included. libtorch's allocator gives nothing back to the device while it
@@ -64,23 +65,12 @@ pub fn gpu() -> Option<String> {
 pub fn gpu_bytes() -> Option<u64> {
     let mebibytes = |text: &str| text.trim().parse::<u64>().ok().map(|mib| mib << 20);
     let own = std::process::id().to_string();
-    let listed = nvidia_smi(&["--query-compute-apps=pid,used_memory"])?;
+    let listed = nvidia_smi("--query-compute-apps=pid,used_memory")?;
     let mine = listed.lines().filter_map(|line| line.split_once(',')).find(|(pid, _)| pid.trim() == own);
     if let Some(bytes) = mine.and_then(|(_, used)| mebibytes(used)) {
         return Some(bytes);
     }
-    nvidia_smi(&["--query-gpu=memory.used"])?.lines().next().and_then(mebibytes)
-}
-
-fn nvidia_smi(query: &[&str]) -> Option<String> {
-    let mut command = Command::new("nvidia-smi");
-    // The first that this process sees.
-    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-    let first = visible.as_deref().and_then(|list| list.split(',').next()).filter(|first| !first.is_empty());
-    command.args(["-i", first.unwrap_or("0")]);
-    command.args(query).arg("--format=csv,noheader,nounits").stdin(Stdio::null()).stderr(Stdio::null());
-    let output = command.output().ok().filter(|output| output.status.success())?;
-    String::from_utf8(output.stdout).ok()
+    nvidia_smi("--query-gpu=memory.used")?.lines().next().and_then(mebibytes)
 }
 
 #[cfg(test)]

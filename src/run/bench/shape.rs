@@ -73,12 +73,17 @@ impl TreeShape {
         (level - 1).is_multiple_of(self.every)
     }
 
+    /// Tokens of one trajectory, the prompt's included.
+    fn path_tokens(&self) -> u64 {
+        u64::from(self.prompt_tokens) + u64::from(self.depth) * u64::from(self.node_tokens)
+    }
+
     /// Whether so many trees of this shape fit the memory.
     ///
     /// # Errors
     /// [`BenchError::Shape`].
     pub fn check_forest(&self, trees: usize) -> Result<(), BenchError> {
-        let path_tokens = u64::from(self.prompt_tokens) + u64::from(self.depth) * u64::from(self.node_tokens);
+        let path_tokens = self.path_tokens();
         let tokens = u64::from(self.paths()?).saturating_mul(path_tokens).saturating_mul(trees as u64);
         if tokens > MOST_TOKENS {
             let reason = format!("{trees} trees of up to {tokens} tokens in all are more than {MOST_TOKENS} tokens");
@@ -96,7 +101,7 @@ impl TreeShape {
             let reason = format!("{paths} trajectories do not fit a tree with {room} leaves");
             return Err(BenchError::Shape { reason });
         }
-        let path_tokens = u64::from(self.prompt_tokens) + u64::from(self.depth) * u64::from(self.node_tokens);
+        let path_tokens = self.path_tokens();
         // A bound from above: what is shared counts once only.
         if paths.checked_mul(path_tokens).is_none_or(|tokens| tokens > MOST_TOKENS) {
             let reason = format!("{paths} trajectories of {path_tokens} tokens are more than {MOST_TOKENS} tokens");
