@@ -30,7 +30,7 @@ else
     dtype=float32 context=1024 peer_requests=40 peer_tokens=16
     options=(--trees 8 --prompt-tokens 48 --set search.width=4 --set search.step_tokens=16 --set search.max_depth=4
         --set search.trajectories=4)
-    server=(--enforce-eager --block-size 32)
+    server=(--enforce-eager --block-size 32 --no-enable-chunked-prefill)
     export TORCHDYNAMO_DISABLE=1 VLLM_CPU_KVCACHE_SPACE=1
 fi
 if [ "$problems" != - ]; then
