@@ -50,6 +50,9 @@ pub struct InferenceConfig {
     pub launch: bool,
     /// vLLM: base URLs of running servers, used when `launch` is false.
     pub urls: Vec<String>,
+    /// vLLM: base URL of a router in front of exactly the servers of `urls`: generation goes through it, with the tree in the
+    /// header `X-Session-ID`, and all else straight to the servers. Empty: no router.
+    pub router: String,
     /// vLLM: Python that starts the server when `launch` is true, with arguments that go before `-m`. Empty:
     /// `.venv/bin/python` in the working folder if it is there, else `python3`.
     pub command: Vec<String>,
@@ -102,6 +105,7 @@ impl Default for InferenceConfig {
             engine: EngineKind::Vllm,
             launch: false,
             urls: Vec::new(),
+            router: String::new(),
             command: Vec::new(),
             device: ServerDevice::Auto,
             port: 0,

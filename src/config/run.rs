@@ -69,6 +69,9 @@ pub struct RunConfig {
     pub seed: u64,
     /// Training steps, over all rounds.
     pub steps: u32,
+    /// Sampled tokens, those of filters included, after which no further step is begun; 0 is no limit. What is measured on
+    /// held-out problems does not count. Changes results.
+    pub max_generated_tokens: u64,
     /// Problems searched per step (the paper: 256).
     pub problems_per_step: u32,
     /// Keep the exported weights of every n-th version beside the newest, 0 included; 0 keeps only the newest (the paper:
@@ -104,6 +107,7 @@ impl Default for RunConfig {
             algorithm: Algorithm::Deepsearch,
             seed: 1,
             steps: 100,
+            max_generated_tokens: 0,
             problems_per_step: 256,
             keep_every: 5,
             checkpoint_every: 5,

@@ -91,6 +91,9 @@ pub enum OldLogprobs {
 /// The projections of a block, which adapters may be put on.
 pub const PROJECTIONS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
+/// The largest rank of an adapter that vLLM takes.
+pub const MOST_RANK: u32 = 512;
+
 /// `[train.lora]`: low-rank adapters (LoRA, arXiv 2106.09685). With them the model's own weights are frozen; gradients,
 /// moments and fp32 masters exist of the adapters only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use super::export::Named;
 use super::learner::TrainerSpec;
 use super::model::ModelConfig;
 use super::params::{Adapters, Parameter, Parameters, Use};
-use crate::config::train::PROJECTIONS;
+use crate::config::train::{MOST_RANK, PROJECTIONS};
 use crate::rng::{Purpose, stream};
 
 /// Which adapters there are.
@@ -50,7 +50,7 @@ impl AdapterSpec {
     /// [`TrainerError::Setting`].
     pub fn checked(self) -> Result<AdapterSpec, TrainerError> {
         let wrong = |key, value, reason| Err(TrainerError::Setting { key, value, reason });
-        if !(1..=MOST_RANK).contains(&self.rank) {
+        if !(1..=i64::from(MOST_RANK)).contains(&self.rank) {
             return wrong("train.lora.rank", self.rank.to_string(), "it must be at least 1 and at most 512");
         }
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
@@ -74,9 +74,6 @@ impl AdapterSpec {
         self.alpha / self.rank as f64
     }
 }
-
-/// The largest rank that vLLM takes.
-const MOST_RANK: i64 = 512;
 
 /// Names of A and B of the projection `prefix`.
 pub fn names(prefix: &str) -> [String; 2] {

@@ -1,9 +1,14 @@
 //! Rules that a type cannot say: ranges, and what has to fit together. Every message names every key that takes part.
 
+mod budgets;
+mod train;
+
 use super::error::{ConfigError, ConfigErrors};
 use super::inference::EMBEDDED_SEQUENCES;
-use super::train::PROJECTIONS;
 use super::{Algorithm, Config, EngineKind, ExportDtype, LogprobsMode, Pipeline};
+
+use budgets::budgets;
+use train::train;
 
 /// Checks all rules and reports all that are broken. Touches no file.
 ///
@@ -52,10 +57,6 @@ const LONGEST_TIMEOUT_S: u64 = 10_000_000;
 const MOST_WIDTH: u32 = 16_384;
 /// 16 TiB: a larger cache of keys and values is a slip of the pen.
 const MOST_CACHE_MIB: u64 = 16 << 20;
-/// More only costs memory, and OpenMP crashes on absurd numbers.
-const MOST_THREADS: u32 = 1024;
-/// The largest rank of an adapter that vLLM takes.
-const MOST_RANK: u32 = 512;
 
 struct Rules {
     broken: Vec<ConfigError>,
@@ -257,6 +258,19 @@ fn servers(config: &Config, rules: &mut Rules) {
             format!("`inference.urls` has `{url}` twice")
         });
     }
+    let router = inference.router.as_str();
+    if !router.is_empty() {
+        let keys = &["inference.router", "inference.urls"];
+        if let Some(fault) = url_fault(router) {
+            let shown = router.rsplit_once('@').map_or(router, |(_, host)| host);
+            rules.require(false, &["inference.router"], || format!("`inference.router` is `{shown}`: {fault}"));
+        }
+        rules.require(!urls.is_empty(), keys, || {
+            "`inference.router` needs the servers behind it in `inference.urls`: weights go straight to each of them".into()
+        });
+        let is_one = urls.iter().any(|url| url.trim_end_matches('/') == router.trim_end_matches('/'));
+        rules.require(!is_one, keys, || format!("`{router}` is both `inference.router` and one of `inference.urls`"));
+    }
     rules.require(inference.command.iter().all(|part| !part.is_empty()), &["inference.command"], || {
         "`inference.command` has an empty part".to_string()
     });
@@ -335,122 +349,6 @@ fn servers(config: &Config, rules: &mut Rules) {
                 exported.unwrap_or_default()
             )
         },
-    );
-}
-
-fn train(config: &Config, rules: &mut Rules) {
-    let train = &config.train;
-    rules.at_least_one(&["train.minibatch_problems"], train.minibatch_problems.into());
-    rules.require(
-        train.minibatch_problems <= config.run.problems_per_step,
-        &["train.minibatch_problems", "run.problems_per_step"],
-        || {
-            format!(
-                "`train.minibatch_problems` is {}, more than `run.problems_per_step` = {}",
-                train.minibatch_problems, config.run.problems_per_step
-            )
-        },
-    );
-    rules.at_least_one(&["train.micro_batch_tokens"], train.micro_batch_tokens as u64);
-    rules.at_least_one(&["train.vocab_chunk_tokens"], train.vocab_chunk_tokens as u64);
-    rules.number(&["train.q_temperature"], train.q_temperature, true, "finite");
-    rules.number(&["train.q_max"], train.q_max, train.q_max > 0.0, "above 0");
-    rules.number(&["train.overlong_factor"], train.overlong_factor, train.overlong_factor >= 0.0, "at least 0");
-    let low = train.clip_low;
-    rules.number(&["train.clip_low"], low, low > 0.0 && low < 1.0, "between 0 and 1, both excluded");
-    rules.number(&["train.clip_high"], train.clip_high, train.clip_high > 0.0, "above 0");
-    rules.require(
-        train.dual_clip.is_finite() && train.dual_clip > 1.0 + train.clip_high,
-        &["train.dual_clip", "train.clip_high"],
-        || {
-            format!(
-                "`train.dual_clip` is {}, must be above 1 + `train.clip_high` = {}",
-                train.dual_clip,
-                1.0 + train.clip_high
-            )
-        },
-    );
-    rules.require(train.threads <= MOST_THREADS, &["train.threads"], || {
-        format!("`train.threads` is {}, must be at most {MOST_THREADS}", train.threads)
-    });
-    let cap = train.importance_cap;
-    rules.number(&["train.importance_cap"], cap, cap == 0.0 || cap >= 1.0, "0 (off) or at least 1");
-    let cap = train.cached_importance_cap;
-    rules.number(&["train.cached_importance_cap"], cap, cap > 0.0, "above 0");
-    rules.number(&["train.learning_rate"], train.learning_rate, train.learning_rate >= 0.0, "at least 0");
-    rules.number(&["train.weight_decay"], train.weight_decay, train.weight_decay >= 0.0, "at least 0");
-    let below_one = "at least 0 and below 1";
-    rules.number(&["train.beta1"], train.beta1, (0.0..1.0).contains(&train.beta1), below_one);
-    rules.number(&["train.beta2"], train.beta2, (0.0..1.0).contains(&train.beta2), below_one);
-    rules.number(&["train.epsilon"], train.epsilon, train.epsilon > 0.0, "above 0");
-    rules.number(&["train.max_grad_norm"], train.max_grad_norm, train.max_grad_norm >= 0.0, "at least 0");
-    lora(config, rules);
-}
-
-fn lora(config: &Config, rules: &mut Rules) {
-    let lora = &config.train.lora;
-    rules.require(lora.rank <= MOST_RANK, &["train.lora.rank"], || {
-        format!("`train.lora.rank` is {}, must be at most {MOST_RANK}", lora.rank)
-    });
-    rules.number(&["train.lora.alpha"], lora.alpha, lora.alpha > 0.0, "above 0");
-    rules.require(!lora.targets.is_empty(), &["train.lora.targets"], || {
-        "`train.lora.targets` is empty, so nothing would be trained; to train all weights set `train.lora.rank` = 0"
-            .into()
-    });
-    for (index, target) in lora.targets.iter().enumerate() {
-        rules.require(PROJECTIONS.contains(&target.as_str()), &["train.lora.targets"], || {
-            format!("`train.lora.targets` has `{target}`; the projections are `{}`", PROJECTIONS.join("`, `"))
-        });
-        rules.require(!lora.targets[..index].contains(target), &["train.lora.targets"], || {
-            format!("`train.lora.targets` has `{target}` twice")
-        });
-    }
-}
-
-/// What has to fit into what, in tokens.
-fn budgets(config: &Config, rules: &mut Rules) {
-    let search = &config.search;
-    let response = u64::from(search.max_depth) * u64::from(search.step_tokens);
-    let prompt = config.prompt.max_tokens as u64;
-    let path = response.saturating_add(prompt);
-    let budget = || {
-        format!(
-            "`search.max_depth` x `search.step_tokens` = {} x {} = {response} response tokens",
-            search.max_depth, search.step_tokens
-        )
-    };
-    rules.require(response <= u64::from(u32::MAX), &["search.max_depth", "search.step_tokens"], || {
-        format!("{} are more than {}", budget(), u32::MAX)
-    });
-    let context = config.inference.max_model_tokens as u64;
-    rules.require(
-        path <= context,
-        &["search.max_depth", "search.step_tokens", "inference.max_model_tokens", "prompt.max_tokens"],
-        || {
-            format!(
-                "{} do not fit: `inference.max_model_tokens` = {context} less `prompt.max_tokens` = {prompt} leaves {}",
-                budget(),
-                context.saturating_sub(prompt)
-            )
-        },
-    );
-    let micro_batch = config.train.micro_batch_tokens as u64;
-    rules.require(
-        path <= micro_batch,
-        &["search.max_depth", "search.step_tokens", "prompt.max_tokens", "train.micro_batch_tokens"],
-        || {
-            format!(
-                "{} and `prompt.max_tokens` = {prompt} exceed `train.micro_batch_tokens` = {micro_batch}: the longest \
-                 answer would not fit into one forward pass",
-                budget()
-            )
-        },
-    );
-    let buffer = u64::from(config.train.overlong_buffer_tokens);
-    rules.require(
-        buffer == 0 || buffer < response,
-        &["train.overlong_buffer_tokens", "search.max_depth", "search.step_tokens"],
-        || format!("`train.overlong_buffer_tokens` = {buffer} is not below {}; 0 turns it off", budget()),
     );
 }
 
