@@ -12,6 +12,8 @@
 #   PYTHON=python3              an interpreter that has vLLM; without it the one in `.venv`
 #   HOST=127.0.0.1              anyone who can reach the server can replace the policy, for vLLM asks for no key on the
 #                               paths that a reload needs: a loopback address, or one in a private network
+#   DEEPSEARCH_WEIGHTS_ROOT=    the only folder that weights and adapters are loaded from, the run's or its
+#                               `run.weights_dir`: whoever reaches the server names a path, and without it any will do
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
@@ -47,6 +49,8 @@ flags=(
     --host "${HOST:-127.0.0.1}"
     --served-model-name policy
     --worker-extension-cls worker.DeepSearchWorker
+    # Says which process answered, and confines the paths of adapters.
+    --middleware front.Front
     # The distribution that is sampled from, at any temperature: the other half of the ratio in the loss.
     --logprobs-mode processed_logprobs
     # No sampling defaults from the checkpoint's generation_config.json.

@@ -9,6 +9,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+import front
+
 
 def imported():
     """The extension; vLLM takes long to import and nothing here calls it."""
@@ -45,15 +47,15 @@ class Confined(unittest.TestCase):
 
     def root_is(self, root):
         """Until the end of the test the server was started with this folder."""
-        patch = mock.patch.dict(os.environ, {worker.WEIGHTS_ROOT: str(root)})
+        patch = mock.patch.dict(os.environ, {front.WEIGHTS_ROOT: str(root)})
         patch.start()
         self.addCleanup(patch.stop)
 
     def test_files_of_the_folder_pass(self):
         self.root_is(self.root)
         file = self.root / "v1" / "model.safetensors"
-        self.assertEqual(worker._confined(str(file)), str(file))
-        self.assertEqual(worker._confined(f"{self.root}/v1/../v1/model.safetensors"), str(file))
+        self.assertEqual(worker.confined(str(file)), str(file))
+        self.assertEqual(worker.confined(f"{self.root}/v1/../v1/model.safetensors"), str(file))
 
     def test_everything_else_is_refused(self):
         self.root_is(self.root)
@@ -70,18 +72,18 @@ class Confined(unittest.TestCase):
             "secret",
         ):
             with self.subTest(path=path), self.assertRaisesRegex(ValueError, "outside of the folder"):
-                worker._confined(str(path))
+                worker.confined(str(path))
 
     def test_a_folder_that_is_a_link_is_the_folder(self):
         (self.base / "shortcut").symlink_to(self.root)
         self.root_is(self.base / "shortcut")
         file = self.base / "shortcut" / "v1" / "model.safetensors"
-        self.assertEqual(worker._confined(str(file)), str(self.root / "v1" / "model.safetensors"))
+        self.assertEqual(worker.confined(str(file)), str(self.root / "v1" / "model.safetensors"))
 
     def test_without_the_variable_any_file_passes(self):
         with mock.patch.dict(os.environ):
-            os.environ.pop(worker.WEIGHTS_ROOT, None)
-            self.assertEqual(worker._confined(str(self.base / "secret")), str(self.base / "secret"))
+            os.environ.pop(front.WEIGHTS_ROOT, None)
+            self.assertEqual(worker.confined(str(self.base / "secret")), str(self.base / "secret"))
 
     def test_the_model_is_not_touched_by_a_refused_path(self):
         self.root_is(self.root)

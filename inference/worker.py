@@ -18,15 +18,14 @@ import torch
 import vllm
 from safetensors import safe_open
 
+from front import confined
+
 # The layerwise reload below is not a stable interface: a new vLLM must be tried by the tests first.
 WRITTEN_FOR = "0.26."
 # Raised when arguments or answers change their meaning; the orchestrator refuses another number.
 PROTOCOL = 1
 # Columns of a repacked weight that are read back bit for bit.
 PROBE_COLUMNS = 16
-# Environment variable with the only folder that weights are loaded from; unset, any file that the server can read. The
-# path arrives by an HTTP route that vLLM's API key does not guard.
-WEIGHTS_ROOT = "DEEPSEARCH_WEIGHTS_ROOT"
 
 if not vllm.__version__.startswith(WRITTEN_FOR):
     raise RuntimeError(f"worker.py was written for vLLM {WRITTEN_FOR}x and this is {vllm.__version__}")
@@ -48,7 +47,7 @@ class DeepSearchWorker:
             # vLLM has wrapped the layers, whose new names no file has: the load would fail half way.
             return self._ds_refuse("the server runs with --enable-lora, which takes adapters only", intact=True)
         try:
-            path = _confined(path)
+            path = confined(path)  # the path arrives by a route that vLLM's API key does not guard
             with safe_open(path, framework="pt") as file:
                 self._ds_check(file, tensors)
         except Exception as error:  # nothing has been touched: the old weights go on
@@ -135,18 +134,6 @@ class DeepSearchWorker:
             # After conversion: a large float32 may be finite in the file and infinite in the model.
             if not torch.isfinite(file.get_tensor(name).to(self.model_config.dtype)).all():
                 raise ValueError(f"`{name}` holds NaN or infinite values")
-
-
-def _confined(path):
-    """The file that `path` leads to, all links followed. Raises ValueError if that is outside of the weights folder."""
-    found = os.path.realpath(path)
-    root = os.environ.get(WEIGHTS_ROOT)
-    if root:
-        folder = os.path.realpath(root)
-        if os.path.commonpath([folder, found]) != folder or found == folder:
-            # Not where it leads: whoever asks could map the machine's links.
-            raise ValueError(f"`{path}` is outside of the folder that weights are loaded from")
-    return found
 
 
 def _same_keys(whose, expected, found, optional):

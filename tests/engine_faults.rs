@@ -6,79 +6,27 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator::config::InferenceConfig;
 use orchestrator::error::{FailureClass, Hint};
-use orchestrator::inference::vllm::{VllmEngine, VllmSetup};
+use orchestrator::inference::vllm::VllmEngine;
 use orchestrator::inference::{Engine, EngineError, ReloadPhase};
-use orchestrator::types::{FinishReason, GenerateRequest, Sampling, WeightManifest, WeightVersion};
+use orchestrator::types::{FinishReason, GenerateRequest, Sampling, WeightVersion};
 use serde_json::{Value, json};
+use support::engine::{
+    COMPLETIONS, attempts, config, connect_with, failure, manifest, setup, short_request, try_connect,
+};
+use support::requests::NEUTRAL;
 use support::scripted::{Reply, Scripted, until};
 
-const NEUTRAL: Sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0 };
-const COMPLETIONS: &str = "/v1/completions";
-
-fn config(servers: &[&Scripted]) -> InferenceConfig {
-    InferenceConfig {
-        urls: servers.iter().map(|server| server.url.clone()).collect(),
-        reload_timeout_s: 2,
-        retry_timeout_s: 5,
-        ..InferenceConfig::default()
-    }
-}
-
-async fn try_connect(config: &InferenceConfig, sampling: Sampling) -> Result<VllmEngine, EngineError> {
-    let nowhere = Path::new("/nonexistent");
-    VllmEngine::start(VllmSetup {
-        config,
-        sampling,
-        model: nowhere,
-        run_dir: nowhere,
-        salt: "run",
-        adapter_rank: None,
-        weights_root: None,
-    })
-    .await
-}
-
 async fn connect(servers: &[&Scripted]) -> VllmEngine {
-    try_connect(&config(servers), NEUTRAL).await.expect("the scripted servers are healthy")
+    connect_with(&config(servers)).await
 }
 
 fn request(n: u32) -> GenerateRequest {
-    GenerateRequest {
-        affinity: 1,
-        tokens: vec![1, 2, 3],
-        n,
-        max_tokens: 3,
-        sampling: NEUTRAL,
-        stop: Arc::new([]),
-        stop_token_ids: Arc::new([]),
-        seed: 7,
-        retain: true,
-        deadline: Duration::from_secs(20),
-    }
-}
-
-fn manifest(version: u64) -> WeightManifest {
-    WeightManifest {
-        version: WeightVersion(version),
-        dir: "/weights".into(),
-        file: "model.safetensors".into(),
-        bytes: 4,
-        tensors: BTreeMap::new(),
-        digest: format!("digest-{version}"),
-        base_digest: None,
-    }
-}
-
-fn failure(status: u16, message: &str) -> Reply {
-    Reply::Json(status, json!({"error": {"message": message, "type": "T", "param": null, "code": status}}))
+    short_request(1, n)
 }
 
 fn choices(change: impl FnOnce(&mut Value)) -> Reply {
@@ -86,11 +34,6 @@ fn choices(change: impl FnOnce(&mut Value)) -> Reply {
         "logprobs": {"token_logprobs": [-0.5, -0.25]}}]});
     change(&mut value["choices"][0]);
     Reply::Json(200, value)
-}
-
-/// Number of generation requests beside those of the probe at start.
-fn attempts(server: &Scripted) -> usize {
-    server.seen(COMPLETIONS).iter().filter(|body| body["cache_salt"] != "probe").count()
 }
 
 #[tokio::test]
@@ -542,17 +485,7 @@ async fn a_plain_server_is_sampled_as_it_is() {
     let config = config(&[&server]);
     let error = try_connect(&config, NEUTRAL).await.expect_err("nothing can be loaded into it");
     assert!(matches!(error, EngineError::Unsupported { .. }), "{error:?}");
-    let nowhere = Path::new("/nonexistent");
-    let setup = VllmSetup {
-        config: &config,
-        sampling: NEUTRAL,
-        model: nowhere,
-        run_dir: nowhere,
-        salt: "eval",
-        adapter_rank: None,
-        weights_root: None,
-    };
-    let engine = VllmEngine::start_as_it_is(setup, None).await.expect("it need not take weights");
+    let engine = VllmEngine::start_as_it_is(setup(&config, NEUTRAL), None).await.expect("it need not take weights");
     assert_eq!(engine.weights_digest().await.expect("it is not asked"), None);
     let asked = server.seen("rpc:ds_state").len();
     server.script(COMPLETIONS, [Reply::Json(503, json!({"error": {"message": "busy"}}))]);

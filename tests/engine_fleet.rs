@@ -8,97 +8,35 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator::config::InferenceConfig;
 use orchestrator::error::{FailureClass, Hint};
-use orchestrator::inference::vllm::{VllmEngine, VllmSetup};
+use orchestrator::inference::vllm::VllmEngine;
 use orchestrator::inference::{Engine, EngineError};
-use orchestrator::types::{GenerateRequest, Sampling, WeightManifest, WeightVersion};
-use serde_json::{Value, json};
+use orchestrator::types::{GenerateRequest, WeightManifest, WeightVersion};
+use serde_json::json;
+use support::engine::{
+    COMPLETIONS, attempts, connect_with, count, failure, manifest, setup, short_request, try_connect, version_of,
+};
+use support::requests::NEUTRAL;
 use support::scripted::{Metrics, Model, Reply, Scripted, until};
 
-const NEUTRAL: Sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0 };
-const COMPLETIONS: &str = "/v1/completions";
-
+/// A fleet is looked after every second.
 fn config(servers: &[&Scripted]) -> InferenceConfig {
-    InferenceConfig {
-        urls: servers.iter().map(|server| server.url.clone()).collect(),
-        reload_timeout_s: 2,
-        retry_timeout_s: 8,
-        health_check_s: 1,
-        ..InferenceConfig::default()
-    }
-}
-
-fn setup(config: &InferenceConfig) -> VllmSetup<'_> {
-    let nowhere = Path::new("/nonexistent");
-    VllmSetup {
-        config,
-        sampling: NEUTRAL,
-        model: nowhere,
-        run_dir: nowhere,
-        salt: "run",
-        adapter_rank: None,
-        weights_root: None,
-    }
+    InferenceConfig { retry_timeout_s: 8, health_check_s: 1, ..support::engine::config(servers) }
 }
 
 async fn connect(servers: &[&Scripted]) -> VllmEngine {
-    VllmEngine::start(setup(&config(servers))).await.expect("the scripted servers are healthy")
+    connect_with(&config(servers)).await
 }
 
 fn request(affinity: u64) -> GenerateRequest {
-    GenerateRequest {
-        affinity,
-        tokens: vec![1, 2, 3],
-        n: 1,
-        max_tokens: 3,
-        sampling: NEUTRAL,
-        stop: Arc::new([]),
-        stop_token_ids: Arc::new([]),
-        seed: 7,
-        retain: true,
-        deadline: Duration::from_secs(20),
-    }
-}
-
-fn manifest(version: u64) -> WeightManifest {
-    WeightManifest {
-        version: WeightVersion(version),
-        dir: "/weights".into(),
-        file: "model.safetensors".into(),
-        bytes: 4,
-        tensors: BTreeMap::new(),
-        digest: format!("digest-{version}"),
-        base_digest: None,
-    }
-}
-
-fn failure(status: u16, message: &str) -> Reply {
-    Reply::Json(status, json!({"error": {"message": message, "type": "T", "param": null, "code": status}}))
+    short_request(affinity, 1)
 }
 
 fn refused() -> Reply {
     Reply::Json(200, json!({"results": [{"ok": false, "intact": true, "error": "ValueError: `w` holds NaN"}]}))
-}
-
-/// Number of generation requests beside those of the probe at start and of canaries.
-fn attempts(server: &Scripted) -> usize {
-    let is_work = |body: &&Value| body["cache_salt"] != "probe" && body["prompt_logprobs"].is_null();
-    server.seen(COMPLETIONS).iter().filter(is_work).count()
-}
-
-async fn version_of(engine: &VllmEngine, affinity: u64) -> u64 {
-    let got = engine.generate(request(affinity)).await.unwrap_or_else(|error| panic!("tree {affinity}: {error}"));
-    got[0].weight_version.0
-}
-
-async fn count(engine: &VllmEngine, name: &str) -> Option<f64> {
-    let counts = engine.take_counts().await.expect("counts");
-    counts.into_iter().find(|(its, _)| *its == name).map(|(_, value)| value)
 }
 
 #[tokio::test]
@@ -224,6 +162,63 @@ async fn killed_or_hung_in_a_reload_is_out_of_service_and_comes_back() {
         until("it is brought back", || one.version() == 2 && !one.is_paused()).await;
         engine.confirm_weights(&manifest(2)).await.expect("both hold them");
     }
+}
+
+/// Nothing of it answers any more, so that nothing is gained by waiting for as long as a load may take.
+#[tokio::test]
+async fn a_server_that_hangs_in_a_reload_holds_nobody_up_for_as_long_as_a_load_may_take() {
+    let (one, two) = (Scripted::start().await, Scripted::start().await);
+    let config = InferenceConfig { reload_timeout_s: 60, ..config(&[&one, &two]) };
+    let engine = connect_with(&config).await;
+    engine.load_weights(&manifest(1)).await.expect("loads");
+    one.script("rpc:ds_load", [Reply::Hang]);
+    let next = manifest(2);
+    let start = Instant::now();
+    let load = engine.load_weights(&next);
+    let hang = async {
+        until("the load to begin", || one.seen("rpc:ds_load").len() >= 2).await;
+        one.hang(true);
+    };
+    let (report, ()) = tokio::join!(load, hang);
+    let report = report.expect("one is enough");
+    println!("went on without the hung one after {:.1} s", start.elapsed().as_secs_f64());
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert_eq!(report.replicas, 1);
+    let reason = &report.missing[0].reason;
+    assert!(reason.contains("loading version 2 failed in phase `load`"), "{reason}");
+    for tree in 0..4 {
+        assert_eq!(version_of(&engine, tree).await, 2);
+    }
+    assert_eq!(attempts(&one), 0);
+    one.hang(false);
+    until("it is brought back", || one.version() == 2 && !one.is_paused()).await;
+    // The same while it is asked what it holds.
+    let start = Instant::now();
+    while count(&engine, "server_replicas").await < Some(2.0) {
+        assert!(start.elapsed() < Duration::from_secs(30), "back in service");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    one.hang(true);
+    let start = Instant::now();
+    engine.confirm_weights(&manifest(2)).await.expect("the other holds them");
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+/// It is busy with the load and says so: that takes as long as it takes.
+#[tokio::test]
+async fn a_server_that_is_slow_to_load_is_waited_for() {
+    let (one, two) = (Scripted::start().await, Scripted::start().await);
+    let config = InferenceConfig { reload_timeout_s: 60, ..config(&[&one, &two]) };
+    let engine = connect_with(&config).await;
+    one.script("rpc:ds_load", [Reply::Held]);
+    let next = manifest(1);
+    let load = engine.load_weights(&next);
+    let slow = async {
+        until("it is asked whether it lives", || one.seen("/health").len() >= 4).await;
+        one.release();
+    };
+    let (report, ()) = tokio::join!(load, slow);
+    assert_eq!(report.expect("loads").replicas, 2);
 }
 
 #[tokio::test]
@@ -443,7 +438,7 @@ async fn a_server_that_comes_back_has_the_adapters_of_the_others_before_it_gets_
 async fn servers_that_do_not_fit_together_are_refused_at_start() {
     let one = Scripted::start().await;
     let other = Scripted::with(Model { vocab_size: 65, ..Model::default() }).await;
-    let error = VllmEngine::start(setup(&config(&[&one, &other]))).await.expect_err("another vocabulary");
+    let error = try_connect(&config(&[&one, &other]), NEUTRAL).await.expect_err("another vocabulary");
     assert_eq!(
         error.to_string(),
         format!(
@@ -458,9 +453,10 @@ async fn servers_that_do_not_fit_together_are_refused_at_start() {
     let loaded = Scripted::start().await;
     loaded.hold(3, Some("digest-3"));
     let config = config(&[&one, &loaded]);
-    let error = VllmEngine::start_as_it_is(setup(&config), None).await.expect_err("two policies in one measurement");
+    let error =
+        VllmEngine::start_as_it_is(setup(&config, NEUTRAL), None).await.expect_err("two policies in one measurement");
     assert!(error.to_string().contains("it holds the weights `digest-3`"), "{error}");
-    let engine = VllmEngine::start(setup(&config)).await.expect("a run loads its own");
+    let engine = try_connect(&config, NEUTRAL).await.expect("a run loads its own");
     let got = engine.generate(request(1)).await.expect("the other is as it was started");
     assert_eq!((got[0].weight_version, attempts(&loaded)), (WeightVersion(0), 0));
 }
@@ -540,7 +536,7 @@ async fn the_key_is_sent_and_never_shown() {
     let variable = "CARGO_PKG_NAME";
     let key = std::env::var(variable).expect("cargo runs the tests");
     let config = InferenceConfig { api_key_env: variable.into(), ..config(&[&server]) };
-    let engine = VllmEngine::start(setup(&config)).await.expect("connects");
+    let engine = try_connect(&config, NEUTRAL).await.expect("connects");
     server.script(COMPLETIONS, [failure(400, &format!("your key is {key}"))]);
     let error = engine.generate(request(1)).await.expect_err("refused");
     let bearer = Some(format!("bearer {key}"));
@@ -552,12 +548,12 @@ async fn the_key_is_sent_and_never_shown() {
     assert!(rendered.contains("api_key_env = \"CARGO_PKG_NAME\"") && !rendered.contains(&key), "{rendered}");
 
     let missing = InferenceConfig { api_key_env: "NO_SUCH_VARIABLE_HERE".into(), ..config };
-    let error = VllmEngine::start(setup(&missing)).await.expect_err("no key");
+    let error = try_connect(&missing, NEUTRAL).await.expect_err("no key");
     assert!(matches!(error, EngineError::NoApiKey { .. }), "{error:?}");
     assert_eq!(error.class(), FailureClass::User);
     let locked = Scripted::start().await;
     locked.script("/v1/models", [Reply::Json(401, json!({"error": "Unauthorized"}))]);
-    let error = VllmEngine::start(setup(&self::config(&[&locked]))).await.expect_err("it wants a key");
+    let error = try_connect(&self::config(&[&locked]), NEUTRAL).await.expect_err("it wants a key");
     assert!(error.hint().is_some_and(|hint| hint.contains("inference.api_key_env")), "{error}");
 }
 
@@ -567,7 +563,7 @@ async fn public_addresses_and_passwords_in_urls_are_refused() {
         [("http://8.8.8.8:8000", "is a public address"), ("http://me:pw@127.0.0.1:8000", "a user or a password")]
     {
         let config = InferenceConfig { urls: vec![url.into()], retry_timeout_s: 0, ..InferenceConfig::default() };
-        let error = VllmEngine::start(setup(&config)).await.expect_err(expected);
+        let error = try_connect(&config, NEUTRAL).await.expect_err(expected);
         assert!(matches!(error, EngineError::Address { .. }), "{error:?}");
         assert!(error.to_string().contains(expected) && !error.to_string().contains("pw"), "{error}");
         assert_eq!(error.class(), FailureClass::User);

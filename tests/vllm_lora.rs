@@ -44,7 +44,7 @@ async fn a_server_samples_from_the_adapters_that_were_loaded_last() {
         run_dir,
         salt: "lora",
         adapter_rank: Some(rank),
-        weights_root: None,
+        weights_root: Some(dir.path()),
     };
     let start = Instant::now();
     let engine = VllmEngine::start(setup).await.unwrap_or_else(|error| panic!("{error}"));
@@ -107,5 +107,25 @@ async fn a_server_samples_from_the_adapters_that_were_loaded_last() {
     println!("refused: {}", std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default());
     engine.load_weights(&manifests[2]).await.expect("loads");
     assert_near(&engine.score(&prompt).await.expect("scores").remove(0), &scores[2], "version 2 again");
+    // Adapters of another folder are not even looked at, by whatever name they are asked for.
+    let elsewhere = tempfile::tempdir().expect("folder");
+    for entry in std::fs::read_dir(&manifests[1].dir).expect("a folder") {
+        let file = entry.expect("a file").path();
+        std::fs::copy(&file, elsewhere.path().join(file.file_name().expect("a name"))).expect("copies");
+    }
+    let mut foreign = manifests[1].clone();
+    (foreign.dir, foreign.digest) = (elsewhere.path().to_owned(), "4567".repeat(16));
+    let refused = engine.load_weights(&foreign).await.expect_err("outside of the folder");
+    let source = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+    assert!(source.contains("outside of the folder"), "{source}");
+    let http = reqwest::Client::builder().no_proxy().build().expect("client");
+    let adapters = serde_json::json!({"name": "x", "src": elsewhere.path()});
+    let answer = http.post(format!("{url}/adapters")).json(&adapters).send().await.expect("an answer");
+    assert_eq!(answer.status(), 400, "another name of the same route");
+    let dump = serde_json::json!({"method": "save_sharded_state", "kwargs": {"path": elsewhere.path().join("dump")}});
+    let answer = http.post(format!("{url}/collective_rpc")).json(&dump).send().await.expect("an answer");
+    assert_eq!(answer.status(), 400, "methods of our extension only");
+    engine.load_weights(&manifests[2]).await.expect("loads");
+    assert_near(&engine.score(&prompt).await.expect("scores").remove(0), &scores[2], "version 2 after that");
     engine.stop().await;
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -71,6 +72,8 @@ struct State {
     hung: bool,
     /// Values of the header `authorization`, by request.
     keys: Vec<Option<String>>,
+    /// Says which process answers; empty: does not.
+    process: String,
     queues: HashMap<String, VecDeque<Reply>>,
     seen: Vec<(String, Value)>,
     version: u64,
@@ -101,7 +104,7 @@ impl Scripted {
     pub async fn with(model: Model) -> Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("free port");
         let url = format!("http://{}", listener.local_addr().expect("address"));
-        let state = Arc::new(Mutex::new(State { model, ..State::default() }));
+        let state = Arc::new(Mutex::new(State { model, process: url.clone(), ..State::default() }));
         let gate = Arc::new(Notify::new());
         let (in_flight, most, dropped) = (Arc::default(), Arc::default(), Arc::default());
         let shared = Shared {
@@ -131,6 +134,7 @@ impl Scripted {
             (state.version, state.digest, state.paused, state.hung) = (0, None, false, false);
             state.queues.clear();
             state.adapters.clear();
+            state.process.push('+');
         }
         self.task = tokio::spawn(self.shared.clone().listen(listener));
     }
@@ -153,6 +157,11 @@ impl Scripted {
     /// Values of the header `authorization`, by request.
     pub fn keys(&self) -> Vec<Option<String>> {
         self.lock().keys.clone()
+    }
+
+    /// From now on no answer says which process made it.
+    pub fn become_nameless(&self) {
+        self.lock().process.clear();
     }
 
     /// Version that it holds.
@@ -256,7 +265,7 @@ impl Shared {
     }
 
     async fn serve(self, mut stream: TcpStream) {
-        while let Some((path, body, key)) = read_request(&mut stream).await {
+        while let Some(Asked { path, body, key, .. }) = read_request(&mut stream).await {
             let name = match body["method"].as_str() {
                 Some(method) if path == "/collective_rpc" => format!("rpc:{method}"),
                 _ => path.split('?').next().expect("a path").to_owned(),
@@ -285,17 +294,17 @@ impl Shared {
             None if name == "/metrics" => {
                 let metrics = self.state.lock().expect("state").metrics;
                 match metrics {
-                    Some(metrics) => send(stream, 200, &metrics.text()).await,
-                    None => send(stream, 404, r#"{"detail":"Not Found"}"#).await,
+                    Some(metrics) => self.send(stream, 200, &metrics.text()).await,
+                    None => self.send(stream, 404, r#"{"detail":"Not Found"}"#).await,
                 }
             }
-            None => send(stream, 200, &self.healthy(name, body).to_string()).await,
+            None => self.send(stream, 200, &self.healthy(name, body).to_string()).await,
             Some(Reply::RetryAfter(seconds)) => {
                 let head = format!("HTTP/1.1 429 X\r\nretry-after: {seconds}\r\ncontent-length: 4\r\n\r\nbusy");
                 stream.write_all(head.as_bytes()).await.is_ok()
             }
-            Some(Reply::Json(status, value)) => send(stream, status, &value.to_string()).await,
-            Some(Reply::Text(text)) => send(stream, 200, &text).await,
+            Some(Reply::Json(status, value)) => self.send(stream, status, &value.to_string()).await,
+            Some(Reply::Text(text)) => self.send(stream, 200, &text).await,
             Some(Reply::CutBody) => {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"choices\":").await;
                 false
@@ -310,9 +319,14 @@ impl Shared {
             }
             Some(Reply::Held) => {
                 self.gate.notified().await;
-                send(stream, 200, &self.healthy(name, body).to_string()).await
+                self.send(stream, 200, &self.healthy(name, body).to_string()).await
             }
         }
+    }
+
+    async fn send(&self, stream: &mut TcpStream, status: u16, body: &str) -> bool {
+        let process = self.state.lock().expect("state").process.clone();
+        send(stream, status, &process, body).await
     }
 
     /// What a healthy server says.
@@ -347,7 +361,7 @@ impl Shared {
             "/reset_prefix_cache" => json!({"success": true}),
             "rpc:ds_load" => {
                 state.version = body["kwargs"]["version"].as_u64().expect("version");
-                state.digest = Some(format!("digest-{}", state.version));
+                state.digest = Some(digest(&body["kwargs"]["tensors"], state.version));
                 json!({"results": [{"ok": true, "intact": true, "version": state.version, "error": null}]})
             }
             "rpc:ds_state" => {
@@ -361,6 +375,20 @@ impl Shared {
             _ => json!({}),
         }
     }
+}
+
+/// The manifest's formula, for tensors that there are; else a name that tests know.
+fn digest(tensors: &Value, version: u64) -> String {
+    let Some(tensors) = tensors.as_object().filter(|tensors| !tensors.is_empty()) else {
+        return format!("digest-{version}");
+    };
+    let mut names: Vec<&String> = tensors.keys().collect();
+    names.sort();
+    let mut digest = Sha256::new();
+    for name in names {
+        digest.update(format!("{name}\0{:08x}\n", tensors[name]["crc32"].as_u64().expect("a checksum")));
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Metrics {
@@ -410,15 +438,28 @@ fn prompt_logprobs(body: &Value) -> Value {
     tokens.iter().enumerate().map(position).collect()
 }
 
-async fn send(stream: &mut TcpStream, status: u16, body: &str) -> bool {
+/// An answer that `process` made; of nobody's where that is empty.
+pub async fn send(stream: &mut TcpStream, status: u16, process: &str, body: &str) -> bool {
     let length = body.len();
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+    let name = if process.is_empty() { String::new() } else { format!("x-deepsearch-server: {process}\r\n") };
+    let head =
+        format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{name}content-length: {length}\r\n\r\n");
     // One write: two would wait for each other's acknowledgement.
     stream.write_all((head + body).as_bytes()).await.is_ok()
 }
 
-/// Path, JSON body and key of the next request; `None` when the client is gone.
-async fn read_request(stream: &mut TcpStream) -> Option<(String, Value, Option<String>)> {
+/// A request.
+pub struct Asked {
+    pub path: String,
+    pub body: Value,
+    /// Value of the header `authorization`.
+    pub key: Option<String>,
+    /// Value of the header `x-session-id`.
+    pub session: Option<String>,
+}
+
+/// The next request; `None` when the client is gone.
+pub async fn read_request(stream: &mut TcpStream) -> Option<Asked> {
     let mut bytes = Vec::new();
     let head_end = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -429,17 +470,16 @@ async fn read_request(stream: &mut TcpStream) -> Option<(String, Value, Option<S
         bytes.extend_from_slice(&chunk[..count]);
     };
     let head = String::from_utf8_lossy(&bytes[..head_end]).to_ascii_lowercase();
-    let key = head.lines().find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned));
+    let header =
+        |name: &str| head.lines().find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()));
+    let (key, session) = (header("authorization:"), header("x-session-id:"));
     let path = String::from_utf8_lossy(&bytes).split(' ').nth(1)?.to_owned();
-    let length: usize = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:"))
-        .map_or(0, |value| value.trim().parse().expect("a length"));
+    let length: usize = header("content-length:").map_or(0, |value| value.parse().expect("a length"));
     let mut body = bytes.split_off(head_end);
     while body.len() < length {
         let mut chunk = [0; 4096];
         let count = stream.read(&mut chunk).await.ok().filter(|&count| count > 0)?;
         body.extend_from_slice(&chunk[..count]);
     }
-    Some((path, serde_json::from_slice(&body).unwrap_or(Value::Null), key))
+    Some(Asked { path, body: serde_json::from_slice(&body).unwrap_or(Value::Null), key, session })
 }

@@ -15,6 +15,10 @@ use crate::inference::EngineError;
 /// The server closes idle connections after 5 s; ours are given up before, so that none is used as it closes.
 const IDLE: Duration = Duration::from_secs(3);
 const CONNECT: Duration = Duration::from_secs(10);
+/// In every answer of a server that runs with `front.py`: the name of its process, another after each start.
+const PROCESS: &str = "x-deepsearch-server";
+/// What a router keeps together: requests of one tree.
+const SESSION: &str = "x-session-id";
 
 /// The HTTP client that all servers of an engine share; with `key`, every request carries it.
 pub(super) fn http(key: Option<&ApiKey>) -> Result<reqwest::Client, EngineError> {
@@ -38,6 +42,12 @@ pub(super) fn http(key: Option<&ApiKey>) -> Result<reqwest::Client, EngineError>
         .default_headers(headers)
         .build()
         .map_err(|error| bug(&error))
+}
+
+/// What was answered, and by which process where it says so.
+struct Answer {
+    body: Vec<u8>,
+    process: Option<String>,
 }
 
 /// A server's base URL and its connections.
@@ -68,10 +78,17 @@ impl Client {
         self.call(Method::GET, "/health", None::<&()>, deadline).await.map(|_| ())
     }
 
+    /// What each worker holds; never none.
+    pub async fn worker_states(&self, verify: bool, deadline: Duration) -> Result<Vec<wire::WorkerState>, EngineError> {
+        let (mut states, process) = self.call_workers("ds_state", json!({ "verify": verify }), deadline).await?;
+        states.iter_mut().for_each(|state: &mut wire::WorkerState| state.process.clone_from(&process));
+        Ok(states)
+    }
+
     /// The text of `/metrics`.
     pub async fn metrics(&self, deadline: Duration) -> Result<String, EngineError> {
-        let body = self.call(Method::GET, "/metrics", None::<&()>, deadline).await?;
-        Ok(String::from_utf8_lossy(&body).into_owned())
+        let answer = self.call(Method::GET, "/metrics", None::<&()>, deadline).await?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
     pub async fn version(&self, deadline: Duration) -> Result<String, EngineError> {
@@ -92,6 +109,18 @@ impl Client {
         deadline: Duration,
     ) -> Result<wire::Completion, EngineError> {
         self.post("/v1/completions", Some(request), deadline).await
+    }
+
+    /// The same of a router, which keeps what has the same `session` together, and the process that answered.
+    pub async fn complete_in_session(
+        &self,
+        request: &wire::CompletionRequest<'_>,
+        session: u64,
+        deadline: Duration,
+    ) -> Result<(wire::Completion, Option<String>), EngineError> {
+        let path = "/v1/completions";
+        let answer = self.send(Method::POST, path, Some(request), Some(session), deadline).await?;
+        Ok((self.parsed(path, &answer.body)?, answer.process))
     }
 
     /// Stops what is in flight (it answers `abort`) and holds back what comes later.
@@ -129,12 +158,23 @@ impl Client {
         kwargs: Value,
         deadline: Duration,
     ) -> Result<Vec<T>, EngineError> {
+        self.call_workers(method, kwargs, deadline).await.map(|(results, _)| results)
+    }
+
+    async fn call_workers<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        kwargs: Value,
+        deadline: Duration,
+    ) -> Result<(Vec<T>, Option<String>), EngineError> {
+        let path = "/collective_rpc";
         let body = json!({ "method": method, "kwargs": kwargs, "timeout": deadline.as_secs_f64() });
-        let answer: wire::RpcResults<T> = self.post("/collective_rpc", Some(&body), deadline).await?;
-        if answer.results.is_empty() {
-            return Err(self.bad_answer("/collective_rpc", format!("no worker answered `{method}`")));
+        let answer = self.call(Method::POST, path, Some(&body), deadline).await?;
+        let wire::RpcResults { results } = self.parsed(path, &answer.body)?;
+        if results.is_empty() {
+            return Err(self.bad_answer(path, format!("no worker answered `{method}`")));
         }
-        Ok(answer.results)
+        Ok((results, answer.process))
     }
 
     /// Loads the adapters in `dir` under `name`, by which requests then ask for them.
@@ -155,8 +195,8 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, deadline: Duration) -> Result<T, EngineError> {
-        let body = self.call(Method::GET, path, None::<&()>, deadline).await?;
-        self.parsed(path, &body)
+        let answer = self.call(Method::GET, path, None::<&()>, deadline).await?;
+        self.parsed(path, &answer.body)
     }
 
     async fn post<T: DeserializeOwned>(
@@ -165,8 +205,8 @@ impl Client {
         body: Option<&impl Serialize>,
         deadline: Duration,
     ) -> Result<T, EngineError> {
-        let body = self.call(Method::POST, path, body, deadline).await?;
-        self.parsed(path, &body)
+        let answer = self.call(Method::POST, path, body, deadline).await?;
+        self.parsed(path, &answer.body)
     }
 
     fn parsed<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, EngineError> {
@@ -179,8 +219,22 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
         deadline: Duration,
-    ) -> Result<Vec<u8>, EngineError> {
+    ) -> Result<Answer, EngineError> {
+        self.send(method, path, body, None, deadline).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        session: Option<u64>,
+        deadline: Duration,
+    ) -> Result<Answer, EngineError> {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(session) = session {
+            request = request.header(SESSION, session);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -188,9 +242,10 @@ impl Client {
             let response = request.send().await?;
             let status = response.status();
             let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
-            Ok((status, retry_after, response.bytes().await?))
+            let process = response.headers().get(PROCESS).and_then(|name| name.to_str().ok()).map(str::to_owned);
+            Ok((status, retry_after, process, response.bytes().await?))
         };
-        let (status, retry_after, bytes) = match tokio::time::timeout(deadline, exchange).await {
+        let (status, retry_after, process, bytes) = match tokio::time::timeout(deadline, exchange).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(source)) => return Err(self.transport(source)),
             Err(_) => {
@@ -198,7 +253,7 @@ impl Client {
             }
         };
         if status.is_success() {
-            return Ok(bytes.to_vec());
+            return Ok(Answer { body: bytes.to_vec(), process });
         }
         let message = wire::error_message(&bytes);
         let message = self.key.as_ref().map_or_else(|| message.clone(), |key| key.removed_from(&message));

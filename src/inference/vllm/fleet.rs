@@ -15,8 +15,8 @@ use super::admission::Queue;
 use super::greet;
 use super::metrics::{self, name};
 use super::places::Places;
-use super::reload::{self, Others, Reloaded};
-use super::replica::{Condition, Replica};
+use super::reload::{self, Others, Patience, Reloaded};
+use super::replica::{Condition, Replica, Weights};
 use super::score::Canary;
 use crate::inference::{EngineError, HeldWeights, ReloadPhase, ReplicaOutage};
 use crate::types::{TokenId, WeightManifest};
@@ -52,7 +52,7 @@ pub(super) struct Fleet {
     one_load: tokio::sync::Mutex<()>,
     /// What those in service last answered under the current weights.
     canary: Mutex<Option<Canary>>,
-    pub reload_deadline: Duration,
+    pub patience: Patience,
     /// What a server must have room for in one sequence.
     max_model_tokens: usize,
 }
@@ -92,7 +92,7 @@ pub(super) struct Loaded {
 
 impl Fleet {
     /// Servers that have been found alike; all of them take sequences of `max_model_tokens`.
-    pub fn new(replicas: Vec<Replica>, reload_deadline: Duration, max_model_tokens: usize) -> Fleet {
+    pub fn new(replicas: Vec<Replica>, patience: Patience, max_model_tokens: usize) -> Fleet {
         let replicas: Vec<_> = replicas.into_iter().map(Arc::new).collect();
         let places = Mutex::new(Trees { places: Places::new(replicas.len()), moved: 0 });
         Fleet {
@@ -102,7 +102,7 @@ impl Fleet {
             has_loaded: false.into(),
             one_load: tokio::sync::Mutex::new(()),
             canary: Mutex::new(None),
-            reload_deadline,
+            patience,
             max_model_tokens,
         }
     }
@@ -175,6 +175,36 @@ impl Fleet {
         })
     }
 
+    /// Whether no server that answers may answer from other weights than the others.
+    pub fn is_of_one_mind(&self) -> bool {
+        !self.replicas.iter().any(|replica| replica.is_in_doubt())
+    }
+
+    /// The servers' counts of reloads, to tell later whether one began.
+    pub fn epochs(&self) -> Vec<u64> {
+        self.replicas.iter().map(|replica| replica.epoch()).collect()
+    }
+
+    /// The server that answered as `process`, if it has held `weights` since its count was that of `epochs`.
+    pub fn answered_by(&self, process: &str, weights: &Weights, epochs: &[u64]) -> Option<&Arc<Replica>> {
+        let mut counted = self.replicas.iter().zip(epochs);
+        counted.find(|(replica, epoch)| replica.answered_as(process, weights, **epoch)).map(|(replica, _)| replica)
+    }
+
+    /// Whether a server has confirmed its weights as `process`.
+    pub fn knows(&self, process: &str) -> bool {
+        self.replicas.iter().any(|replica| replica.process().as_deref() == Some(process))
+    }
+
+    /// The tree is at this server: somebody else placed it there.
+    pub fn found_at(&self, affinity: u64, replica: &Arc<Replica>) {
+        let Some(at) = self.replicas.iter().position(|other| Arc::ptr_eq(other, replica)) else { return };
+        let mut trees = self.trees();
+        if trees.places.get(affinity) != Some(at) {
+            trees.places.set(affinity, at);
+        }
+    }
+
     /// The tree is finished.
     pub fn release(&self, affinity: u64) {
         self.trees().places.remove(affinity);
@@ -226,7 +256,7 @@ impl Fleet {
         self.check_alike(replica).await?;
         let canary = self.canary().clone();
         let others = Others { target: &self.target, canary: canary.as_ref() };
-        reload::reload(replica, manifest, self.reload_deadline, Some(others)).await?;
+        reload::reload(replica, manifest, self.patience, Some(others)).await?;
         replica.note_return();
         Ok(())
     }
@@ -234,7 +264,8 @@ impl Fleet {
     /// Whether a server that is fenced off is still like the others; if not, that is why it is.
     async fn check_alike(&self, replica: &Replica) -> Result<(), EngineError> {
         let epoch = replica.epoch();
-        greet::check_alike(replica, self.max_model_tokens)
+        // It may hang still, and these are small questions.
+        greet::check_alike(replica, self.max_model_tokens, self.patience.check)
             .await
             .inspect_err(|error| replica.fence(epoch, error.to_string()))
     }
@@ -250,7 +281,11 @@ impl Fleet {
         let serving = self.in_service();
         let asked = serving.iter().map(|replica| async move {
             let epoch = replica.epoch();
-            let answer = reload::confirm(replica, manifest).await;
+            let answer = tokio::select! {
+                answer = reload::confirm(replica, manifest) => answer,
+                // Found by its keeper, long before the answer is overdue.
+                () = replica.silence() => Err(replica.silent("/collective_rpc", self.patience.check)),
+            };
             if let Err(error) = &answer
                 && error.is_outage()
             {
@@ -337,7 +372,7 @@ impl Load<'_> {
             if !is_first && replica.condition() == Condition::Fenced {
                 fleet.check_alike(replica).await?;
             }
-            reload::reload(replica, manifest, fleet.reload_deadline, None).await
+            reload::reload(replica, manifest, fleet.patience, None).await
         });
         // All are awaited, also when one fails: none is left half way.
         let results = join_all(loads).await;

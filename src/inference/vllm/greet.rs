@@ -151,7 +151,7 @@ async fn worker_state(
          or set `inference.launch = true`",
         launch::EXTENSION_CLASS
     );
-    let states: Vec<WorkerState> = match client.rpc("ds_state", serde_json::json!({}), deadline).await {
+    let states: Vec<WorkerState> = match client.worker_states(false, deadline).await {
         Err(EngineError::Refused { status: 404, .. }) if !is_needed => return Ok(None),
         Err(EngineError::ServerFailed { message, .. }) if !is_needed && message.contains("ds_state") => {
             return Ok(None);
@@ -185,18 +185,23 @@ async fn worker_state(
     Ok(Some(first))
 }
 
-/// Whether a server that comes back is still like the others: it may have been started anew with other settings.
+/// Whether a server that comes back is still like the others: it may have been started anew with other settings. Each
+/// question has its `deadline`.
 ///
 /// # Errors
 /// [`EngineError::Unsupported`] saying what is different; else as the calls.
-pub(super) async fn check_alike(replica: &Replica, max_model_tokens: usize) -> Result<(), EngineError> {
+pub(super) async fn check_alike(
+    replica: &Replica,
+    max_model_tokens: usize,
+    deadline: Duration,
+) -> Result<(), EngineError> {
     let unlike = |problem: String| EngineError::Unsupported {
         url: replica.client.url().to_owned(),
         problem,
         hint: "start it as it was started before".into(),
     };
     let before = &replica.found;
-    for state in replica.worker_states(false).await? {
+    for state in replica.client.worker_states(false, deadline).await? {
         if state.protocol != PROTOCOL {
             return Err(unlike("its worker extension is of another version of this program".into()));
         }
@@ -213,7 +218,7 @@ pub(super) async fn check_alike(replica: &Replica, max_model_tokens: usize) -> R
             )));
         }
     }
-    let cards = replica.client.models(Duration::from_secs(10)).await?.data;
+    let cards = replica.client.models(deadline).await?.data;
     let context = cards.iter().filter_map(|card| card.max_model_len).max().unwrap_or_default();
     if context < max_model_tokens {
         return Err(unlike(format!("it takes sequences of {context} tokens, and {max_model_tokens} are sent")));

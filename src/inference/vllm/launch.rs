@@ -22,10 +22,14 @@ use super::client::Client;
 use crate::config::{InferenceConfig, LogprobsMode, ServerDevice};
 use crate::inference::EngineError;
 
-/// The worker extension travels in the binary, so that it is found from any folder and always fits this client.
-const EXTENSION: &str = include_str!("../../../inference/worker.py");
-/// Its place: a module name and class for `--worker-extension-cls`.
+/// The worker extension and the middleware travel in the binary, so that it is found from any folder and always fits this client.
+const EXTENSION: [(&str, &str); 2] = [
+    ("worker.py", include_str!("../../../inference/worker.py")),
+    ("front.py", include_str!("../../../inference/front.py")),
+];
+/// Its place: a module name and class for `--worker-extension-cls`, and for `--middleware`.
 pub(super) const EXTENSION_CLASS: &str = "worker.DeepSearchWorker";
+const MIDDLEWARE_CLASS: &str = "front.Front";
 /// Names the only folder that the extension loads weights from.
 const WEIGHTS_ROOT: &str = "DEEPSEARCH_WEIGHTS_ROOT";
 /// Waits until its input closes, then ends its own process group.
@@ -67,7 +71,7 @@ struct Processes {
 
 impl Server {
     /// Starts the server, for adapters of `adapter_rank` too, and waits until it answers. Files go to the run's folder:
-    /// `server.log`, and `server/worker.py`. `key` is what `/v1` wants from then on.
+    /// `server.log`, and `server/*.py`. `key` is what `/v1` wants from then on.
     ///
     /// # Errors
     /// [`EngineError::Launch`], [`EngineError::ServerExited`], [`EngineError::NotReady`] or [`EngineError::File`].
@@ -111,8 +115,10 @@ impl Server {
             result.map_err(|source| EngineError::File { path: path.to_owned(), source })
         };
         write(&extension_dir, std::fs::create_dir_all(&extension_dir))?;
-        let extension = extension_dir.join("worker.py");
-        write(&extension, std::fs::write(&extension, EXTENSION))?;
+        for (name, text) in EXTENSION {
+            let file = extension_dir.join(name);
+            write(&file, std::fs::write(&file, text))?;
+        }
         let log = absolute(&run_dir.join("server.log"))?;
         let file_error = |source| EngineError::File { path: log.clone(), source };
         let log_file = OpenOptions::new().create(true).append(true).open(&log).map_err(file_error)?;
@@ -263,6 +269,7 @@ fn command(
     command.arg("--max-model-len").arg(config.max_model_tokens.to_string());
     // Sampling defaults come from here, not from the checkpoint's generation_config.json.
     command.args(["--generation-config", "vllm", "--worker-extension-cls", EXTENSION_CLASS]);
+    command.args(["--middleware", MIDDLEWARE_CLASS]);
     command.arg("--logprobs-mode").arg(match config.logprobs_mode {
         LogprobsMode::Raw => "raw_logprobs",
         LogprobsMode::Processed => "processed_logprobs",
@@ -364,8 +371,8 @@ mod tests {
             words.join(" "),
             "-X -m vllm.entrypoints.openai.api_server --served-model-name policy --port 81 \
              --model /nowhere/m --dtype auto --max-model-len 18432 --generation-config vllm --worker-extension-cls \
-             worker.DeepSearchWorker --logprobs-mode processed_logprobs --disable-uvicorn-access-log --max-num-seqs 7 \
-             --enforce-eager --no-enable-chunked-prefill --block-size 32 --host 127.0.0.1"
+             worker.DeepSearchWorker --middleware front.Front --logprobs-mode processed_logprobs \
+             --disable-uvicorn-access-log --max-num-seqs 7 --enforce-eager --no-enable-chunked-prefill --block-size 32 --host 127.0.0.1"
         );
         assert_eq!(command.get_program(), "py");
     }

@@ -14,6 +14,10 @@ pub(super) mod name {
     pub const RETURNS: &str = "server_returns";
     /// Trees that went on at another server.
     pub const MOVED_TREES: &str = "server_moved_trees";
+    /// Requests that were answered through the router.
+    pub const ROUTED: &str = "server_routed_requests";
+    /// Requests that were not, and went straight to a server.
+    pub const UNROUTED: &str = "server_unrouted_requests";
     /// Mean number of sequences that the servers computed at once while there was work, over all servers.
     pub const RUNNING_MEAN: &str = "server_running_mean";
     /// The same of those that they held back.

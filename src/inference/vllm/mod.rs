@@ -17,6 +17,7 @@ mod plain;
 mod probe;
 mod reload;
 mod replica;
+mod router;
 mod score;
 mod wire;
 
@@ -36,7 +37,9 @@ use self::client::Client;
 use self::fleet::Fleet;
 use self::greet::{Terms, combine, greet};
 use self::launch::{Place, Server};
-use self::replica::Replica;
+use self::reload::Patience;
+use self::replica::{Replica, Ticket};
+use self::router::{Asked, Router};
 use self::wire::{Completion, CompletionRequest, Flaw};
 use super::retry::retry;
 use super::{Capabilities, Engine, EngineError, EngineFuture, LoadReport};
@@ -73,7 +76,9 @@ pub struct VllmSetup<'a> {
 #[derive(Debug)]
 pub struct VllmEngine {
     fleet: Arc<Fleet>,
-    /// One task per server, which ends with the engine.
+    /// In front of the servers.
+    router: Option<Arc<Router>>,
+    /// One task per server and one for the router, which end with the engine.
     keepers: Vec<JoinHandle<()>>,
     capabilities: Capabilities,
     /// The server we started, if we did.
@@ -134,13 +139,25 @@ impl VllmEngine {
         let replicas: Vec<Replica> =
             found.into_iter().map(|greeting| greeting.replica(&setup, terms, all_sequences)).collect();
         let max_sequences = replicas.iter().map(|replica| replica.capacity as usize).sum();
-        let reload_timeout = Duration::from_secs(config.reload_timeout_s);
-        let fleet = Arc::new(Fleet::new(replicas, reload_timeout, capabilities.max_model_tokens));
         let period = Duration::from_secs(config.health_check_s.max(1));
+        let patience = Patience { phase: Duration::from_secs(config.reload_timeout_s), check: period };
+        let fleet = Arc::new(Fleet::new(replicas, patience, capabilities.max_model_tokens));
+        let router = match config.router.as_str() {
+            "" => None,
+            url => {
+                access::check_url(url, config.allow_public).await?;
+                let client = Client::new(&http, url).hiding(key.as_ref());
+                let fleet = &fleet;
+                let greeted =
+                    retry(retry_window, move |_| Router::greet(client.clone(), fleet, period, patience.phase));
+                Some(Arc::new(greeted.await?))
+            }
+        };
         let keep = |replica: &Arc<Replica>| keeper::keep(Arc::clone(&fleet), Arc::clone(replica), period);
-        let keepers = fleet.replicas().iter().map(keep).collect();
+        let keepers = fleet.replicas().iter().map(keep).chain(router.clone().map(Router::keep)).collect();
         Ok(VllmEngine {
             fleet,
+            router,
             keepers,
             capabilities: Capabilities { max_sequences, ..capabilities },
             server,
@@ -195,7 +212,8 @@ impl VllmEngine {
         })
     }
 
-    async fn generate_once(&self, request: &GenerateRequest) -> Result<Vec<Continuation>, EngineError> {
+    /// The first attempt goes through the router, if there is one and all is well; what fails there goes straight to a server.
+    async fn generate_once(&self, request: &GenerateRequest, attempt: u32) -> Result<Vec<Continuation>, EngineError> {
         self.check_server()?;
         let want = Load::of(request.tokens.len(), request.n, request.max_tokens);
         let (replica, ticket) = loop {
@@ -213,6 +231,13 @@ impl VllmEngine {
             stop_token_ids: &request.stop_token_ids,
             ..CompletionRequest::new(&ticket.model, &request.tokens, request.max_tokens, request.sampling, &ticket.salt)
         };
+        let is_routed = |router: &&Arc<Router>| attempt == 1 && router.is_usable() && self.fleet.is_of_one_mind();
+        if let Some(router) = self.router.as_ref().filter(is_routed) {
+            return self.generate_routed(router, request, &replica, &ticket, &body).await;
+        }
+        if let Some(router) = &self.router {
+            router.note_unrouted();
+        }
         // From here, not from the call: waiting for a seat behind other trees is no failure of the server.
         let answer = match self.ask(&replica, &body, Instant::now() + request.deadline).await {
             Err(EngineError::Deadline { .. }) if self.fleet.has_other(&replica) => {
@@ -228,12 +253,40 @@ impl VllmEngine {
             other => other?,
         };
         replica.check(&ticket)?;
-        answer.into_continuations(request.n, self.capabilities.vocab_tokens, ticket.version).map_err(
-            |flaw| match flaw {
-                Flaw::Aborted => replica.interrupted("it was aborted by the server"),
-                Flaw::Malformed(problem) => replica.client.bad_answer("/v1/completions", problem),
-            },
-        )
+        self.continuations(answer, request.n, &ticket, &replica)
+    }
+
+    async fn generate_routed(
+        &self,
+        router: &Router,
+        request: &GenerateRequest,
+        picked: &Replica,
+        ticket: &Ticket,
+        body: &CompletionRequest<'_>,
+    ) -> Result<Vec<Continuation>, EngineError> {
+        let epochs = self.fleet.epochs();
+        picked.check(ticket)?;
+        let asked = Asked { weights: &ticket.weights, epochs: &epochs, session: request.affinity };
+        let deadline = request.deadline.min(self.request_timeout);
+        let (answer, replica) = router.ask(&self.fleet, picked, body, asked, deadline).await?;
+        // What is in flight is counted where it is.
+        self.fleet.found_at(request.affinity, &replica);
+        let found = self.continuations(answer, request.n, ticket, &replica);
+        // A router may have written it anew: the server says it once more itself.
+        found.map_err(|error| if error.is_transient() { error } else { router.leave_out(error.to_string()) })
+    }
+
+    fn continuations(
+        &self,
+        answer: Completion,
+        n: u32,
+        ticket: &Ticket,
+        replica: &Replica,
+    ) -> Result<Vec<Continuation>, EngineError> {
+        answer.into_continuations(n, self.capabilities.vocab_tokens, ticket.version).map_err(|flaw| match flaw {
+            Flaw::Aborted => replica.interrupted("it was aborted by the server"),
+            Flaw::Malformed(problem) => replica.client.bad_answer("/v1/completions", problem),
+        })
     }
 
     async fn score_once(&self, replica: &Replica, tokens: &[TokenId]) -> Result<Vec<f32>, EngineError> {
@@ -317,7 +370,7 @@ impl Engine for VllmEngine {
     fn generate(&self, request: GenerateRequest) -> EngineFuture<'_, Vec<Continuation>> {
         Box::pin(async move {
             self.check_tokens(&request.tokens)?;
-            retry(self.retry_window, |_| self.generate_once(&request)).await
+            retry(self.retry_window, |attempt| self.generate_once(&request, attempt)).await
         })
     }
 
@@ -374,14 +427,16 @@ impl Engine for VllmEngine {
         Box::pin(async move {
             // Counters up to now; what is in use at this moment says nothing.
             join_all(self.fleet.replicas().iter().map(|replica| keeper::poll(replica, false))).await;
-            Ok(self.fleet.take_counts())
+            let mut counts = self.fleet.take_counts();
+            counts.extend(self.router.iter().flat_map(|router| router.take_counts()));
+            Ok(counts)
         })
     }
 
     fn rest(&self) -> EngineFuture<'_, ()> {
         Box::pin(async move {
             self.check_server()?;
-            let deadline = self.fleet.reload_deadline;
+            let deadline = self.fleet.patience.phase;
             let asleep = self.fleet.replicas().iter().map(|replica| replica.client.sleep(deadline));
             match join_all(asleep).await.into_iter().collect() {
                 Ok(()) => Ok(()),
@@ -393,7 +448,7 @@ impl Engine for VllmEngine {
     fn wake(&self) -> EngineFuture<'_, ()> {
         Box::pin(async move {
             self.check_server()?;
-            let deadline = self.fleet.reload_deadline;
+            let deadline = self.fleet.patience.phase;
             // Whatever is thought of a server: one that was told to sleep must not be loaded in its sleep.
             let woken = self.fleet.replicas().iter().map(|replica| async move {
                 replica.client.wake_up(deadline).await?;
@@ -412,7 +467,7 @@ impl Engine for VllmEngine {
         Box::pin(async move {
             self.check_server()?;
             let serving = self.fleet.in_service();
-            let dropped = serving.iter().map(|replica| reload::reset_cache(replica, self.fleet.reload_deadline));
+            let dropped = serving.iter().map(|replica| reload::reset_cache(replica, self.fleet.patience.phase));
             join_all(dropped).await.into_iter().collect()
         })
     }

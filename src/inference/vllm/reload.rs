@@ -25,6 +25,18 @@ use crate::types::WeightManifest;
 /// Pause between two attempts to drop the cache while the server lets go of the stopped requests.
 const CACHE_PAUSE: Duration = Duration::from_millis(50);
 
+/// Checks in a row without any answer after which a reload is given up.
+const STRIKES: u32 = 2;
+
+/// How long a server is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For one phase of a reload, while the server answers other questions.
+    pub phase: Duration,
+    /// Between two such questions, and for the answer.
+    pub check: Duration,
+}
+
 /// How one replica's reload went.
 #[derive(Debug)]
 pub(super) struct Reloaded {
@@ -41,8 +53,9 @@ pub(super) struct Others<'a> {
     pub canary: Option<&'a Canary>,
 }
 
-/// Loads `manifest` into one replica, each phase within `deadline`. With `others`, it goes into service only if it agrees
-/// with them.
+/// Loads `manifest` into one replica, each phase within its time, which ends early where the server answers nothing at
+/// all: one that hangs holds nobody up for longer than it takes to know. With `others`, it goes into service only if it
+/// agrees with them.
 ///
 /// # Errors
 /// [`EngineError::Reload`] naming the phase; the replica is fenced off. Weights that were refused before the model
@@ -53,14 +66,18 @@ pub(super) struct Others<'a> {
 pub(super) async fn reload(
     replica: &Replica,
     manifest: &WeightManifest,
-    deadline: Duration,
+    patience: Patience,
     others: Option<Others<'_>>,
 ) -> Result<Reloaded, EngineError> {
+    let deadline = patience.phase;
     let before = replica.adapter();
     let gate = replica.begin_reload();
     let mut phases = Vec::new();
     let mut current = ReloadPhase::Pause;
-    let mut loaded = run(replica, manifest, deadline, &mut current, &mut phases).await;
+    let mut loaded = tokio::select! {
+        loaded = run(replica, manifest, deadline, &mut current, &mut phases) => loaded,
+        error = silence(replica, patience.check) => Err(error),
+    };
     if let (Ok(_), Some(canary)) = (&loaded, others.and_then(|others| others.canary)) {
         current = ReloadPhase::Verify;
         let model = Weights::of(manifest).adapter.unwrap_or_else(|| replica.model.clone());
@@ -69,7 +86,7 @@ pub(super) async fn reload(
         }
     }
     match loaded {
-        Ok(held) => {
+        Ok((held, process)) => {
             let weights = Weights::of(manifest);
             let after = weights.adapter.clone();
             {
@@ -80,7 +97,7 @@ pub(super) async fn reload(
                     gate.fence(reason.clone());
                     return Err(replica.interrupted(&reason));
                 }
-                gate.open(weights);
+                gate.open(weights, process);
             }
             if let Some(old) = before.filter(|old| Some(old) != after.as_ref())
                 && let Err(error) = replica.client.unload_adapter(&old, deadline).await
@@ -106,14 +123,34 @@ pub(super) async fn reload(
     }
 }
 
+/// Ends, with the error to tell, when the server has left checks unanswered. One that refuses connections is no case of
+/// it: that is seen by whoever asks.
+async fn silence(replica: &Replica, check: Duration) -> EngineError {
+    let mut strikes = 0;
+    loop {
+        if strikes == 0 {
+            tokio::time::sleep(check).await;
+        }
+        match replica.client.health(check).await {
+            Err(error @ EngineError::Deadline { .. }) => {
+                strikes += 1;
+                if strikes == STRIKES {
+                    return error;
+                }
+            }
+            _ => strikes = 0,
+        }
+    }
+}
+
 async fn run(
     replica: &Replica,
     manifest: &WeightManifest,
     deadline: Duration,
     current: &mut ReloadPhase,
     phases: &mut Vec<(ReloadPhase, Duration)>,
-) -> Result<HeldWeights, EngineError> {
-    let mut held = HeldWeights::default();
+) -> Result<(HeldWeights, Option<String>), EngineError> {
+    let mut held = (HeldWeights::default(), None);
     let order =
         [ReloadPhase::Pause, ReloadPhase::Load, ReloadPhase::Verify, ReloadPhase::ResetCache, ReloadPhase::Resume];
     for phase in order {
@@ -187,10 +224,17 @@ async fn load_adapter(
 /// Whether the workers of a replica still say that they hold these weights. Compares what they say, not the model: a
 /// round trip, cheap enough for every step.
 pub(super) async fn confirm(replica: &Replica, manifest: &WeightManifest) -> Result<(), EngineError> {
-    for worker in replica.worker_states(false).await? {
-        same_weights(&worker, manifest)?;
+    confirmed_by(replica, manifest).await.map(|_| ())
+}
+
+/// The same, and by which process.
+async fn confirmed_by(replica: &Replica, manifest: &WeightManifest) -> Result<Option<String>, EngineError> {
+    let workers = replica.worker_states(false).await?;
+    for worker in &workers {
+        same_weights(worker, manifest)?;
     }
-    serves(replica, manifest).await
+    serves(replica, manifest).await?;
+    Ok(workers.into_iter().find_map(|worker| worker.process))
 }
 
 /// Whether a server holds the weights of its start, as it does after a restart.
@@ -231,18 +275,22 @@ fn same_weights(worker: &WorkerState, manifest: &WeightManifest) -> Result<(), E
     Ok(())
 }
 
-async fn verify(replica: &Replica, manifest: &WeightManifest) -> Result<HeldWeights, EngineError> {
+/// What was compared, and the process that holds it.
+async fn verify(replica: &Replica, manifest: &WeightManifest) -> Result<(HeldWeights, Option<String>), EngineError> {
     if manifest.base_digest.is_some() {
-        confirm(replica, manifest).await?;
+        let process = confirmed_by(replica, manifest).await?;
         let unchecked_tensors = manifest.tensors.len() as u64;
-        return Ok(HeldWeights { unchecked_tensors, unchecked_bytes: manifest.bytes, ..HeldWeights::default() });
+        let held = HeldWeights { unchecked_tensors, unchecked_bytes: manifest.bytes, ..HeldWeights::default() };
+        return Ok((held, process));
     }
     let mut least: Option<HeldWeights> = None;
+    let mut process = None;
     for worker in replica.worker_states(true).await? {
         let differs = |what: &str, expected: String, found: String| {
             Err(EngineError::WeightsDiffer { what: what.to_owned(), expected, found })
         };
         same_weights(&worker, manifest)?;
+        process = process.or(worker.process);
         let Some(held) = worker.held.filter(|_| worker.intact) else {
             return differs("state of the model", "whole".into(), "not comparable with the file".into());
         };
@@ -262,7 +310,9 @@ async fn verify(replica: &Replica, manifest: &WeightManifest) -> Result<HeldWeig
             least = Some(held);
         }
     }
-    least.ok_or_else(|| EngineError::Bug { invariant: "a server has at least one worker".into() })
+    least
+        .map(|held| (held, process))
+        .ok_or_else(|| EngineError::Bug { invariant: "a server has at least one worker".into() })
 }
 
 /// Drops the prefix cache; tried again while blocks are held by requests in flight.

@@ -247,6 +247,9 @@ pub(super) struct WorkerState {
     pub vocab_size: usize,
     #[serde(default)]
     pub held: Option<Held>,
+    /// Name of the process that said so: of a header, not of the body.
+    #[serde(skip)]
+    pub process: Option<String>,
 }
 
 impl WorkerState {
@@ -261,6 +264,7 @@ impl WorkerState {
             logprobs_mode: String::new(),
             vocab_size: u32::MAX as usize,
             held: None,
+            process: None,
         }
     }
 }

@@ -65,6 +65,11 @@ impl Replica {
         }
     }
 
+    /// The error of one that has fallen silent while it was asked at `path`.
+    pub fn silent(&self, path: &str, deadline: Duration) -> EngineError {
+        EngineError::Deadline { url: self.client.url().to_owned(), path: path.to_owned(), deadline }
+    }
+
     /// The server answered.
     pub fn note_success(&self) {
         let mut was_down = false;

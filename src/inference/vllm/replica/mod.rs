@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as Plain};
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
@@ -42,6 +41,8 @@ enum Gate {
 struct State {
     gate: Gate,
     weights: Weights,
+    /// Name of the process that said it holds them.
+    process: Option<String>,
     /// Reloads begun and fences put up so far.
     epoch: u64,
     /// Last answer; `None` after a failure.
@@ -101,6 +102,7 @@ pub(super) struct Ticket {
     pub model: String,
     /// Salt of the prefix cache: entries of other weights are never met.
     pub salt: String,
+    pub weights: Weights,
     epoch: u64,
     _permit: Permit,
 }
@@ -132,6 +134,7 @@ impl Replica {
         let state = State {
             gate,
             weights,
+            process: found.process.clone(),
             epoch: 0,
             heard: Some(Instant::now()),
             failed: None,
@@ -189,8 +192,9 @@ impl Replica {
                 let digest =
                     state.weights.digest.as_deref().map_or("initial", |digest| digest.get(..16).unwrap_or(digest));
                 let salt = format!("{}:{version}:{digest}", self.salt);
-                let model = state.weights.adapter.unwrap_or_else(|| self.model.clone());
-                return Ok(Some(Ticket { version, model, salt, epoch: state.epoch, _permit: permit }));
+                let model = state.weights.adapter.clone().unwrap_or_else(|| self.model.clone());
+                let weights = state.weights;
+                return Ok(Some(Ticket { version, model, salt, weights, epoch: state.epoch, _permit: permit }));
             }
             self.confirm(self.deadline).await?;
         }
@@ -225,15 +229,22 @@ impl Replica {
             self.note_success();
             return Ok(());
         }
-        let found = self.ask_state(false, deadline).await.inspect_err(|error| self.note_failure(error))?;
-        let wrong = found.iter().find(|worker| !worker.intact || !state.weights.is_in(worker));
+        let workers = self.client.worker_states(false, deadline).await.inspect_err(|error| self.note_failure(error))?;
+        let wrong = workers.iter().find(|worker| !worker.intact || !state.weights.is_in(worker));
         let found = match wrong {
             Some(worker) => Some(format!("version {}", worker.version)),
             None if self.serves(&state.weights).await? => None,
             None => Some(format!("version {} without adapters", WeightVersion::INITIAL)),
         };
         match found {
-            None => self.note_success(),
+            None => {
+                let process = workers.into_iter().find_map(|worker| worker.process);
+                self.state.send_if_modified(|state| {
+                    state.process = process;
+                    false
+                });
+                self.note_success();
+            }
             Some(found) => self.fence(
                 state.epoch,
                 format!(
@@ -287,11 +298,35 @@ impl Replica {
 
     /// What each worker of the server holds.
     pub async fn worker_states(&self, verify: bool) -> Result<Vec<WorkerState>, EngineError> {
-        self.ask_state(verify, self.deadline).await
+        self.client.worker_states(verify, self.deadline).await
     }
 
-    async fn ask_state(&self, verify: bool, deadline: Duration) -> Result<Vec<WorkerState>, EngineError> {
-        self.client.rpc("ds_state", json!({ "verify": verify }), deadline).await
+    /// Whether this very process answered, holds `weights`, and has held them since the count of its reloads was `epoch`.
+    pub fn answered_as(&self, process: &str, weights: &Weights, epoch: u64) -> bool {
+        let state = self.state.borrow();
+        state.process.as_deref() == Some(process)
+            && state.gate == Gate::Open
+            && state.epoch == epoch
+            && state.weights == *weights
+    }
+
+    /// Name of the process that said what it holds.
+    pub fn process(&self) -> Option<String> {
+        self.state.borrow().process.clone()
+    }
+
+    /// Whether it answers, and may answer from weights that are not those of the others.
+    pub fn is_in_doubt(&self) -> bool {
+        let state = self.state.borrow();
+        state.gate != Gate::Open && state.down.is_none()
+    }
+
+    /// Has it asked what it holds before it gets work again.
+    pub fn doubt(&self) {
+        self.state.send_if_modified(|state| {
+            state.heard = None;
+            false
+        });
     }
 
     /// Closes the gate for a reload. Every answer to an earlier request is void from here on.
@@ -321,11 +356,12 @@ pub(super) struct Reloading<'a> {
 }
 
 impl Reloading<'_> {
-    /// The replica holds `weights`, confirmed, and nothing cached of others.
-    pub fn open(mut self, weights: Weights) {
+    /// The replica holds `weights`, as `process` confirmed, and nothing cached of others.
+    pub fn open(mut self, weights: Weights, process: Option<String>) {
         self.done = true;
         self.replica.state.send_modify(|state| {
             state.weights = weights;
+            state.process = process;
             state.gate = Gate::Open;
             state.heard = Some(Instant::now());
             state.down = None;
@@ -359,9 +395,10 @@ mod tests {
     use super::*;
 
     fn replica() -> Replica {
-        let found: WorkerState = serde_json::from_value(json!({"protocol": 1, "vllm": "0.26.0", "version": 0,
+        let found: WorkerState =
+            serde_json::from_value(serde_json::json!({"protocol": 1, "vllm": "0.26.0", "version": 0,
             "digest": null, "intact": true, "max_num_seqs": 4, "vocab_size": 8}))
-        .expect("state");
+            .expect("state");
         let http = super::super::client::http(None).expect("client");
         let terms = Terms { capacity: 4, room_tokens: None, salt: "run", deadline: Duration::from_secs(1) };
         Replica::new(Client::new(&http, "http://127.0.0.1:1"), "m".into(), found, terms)
@@ -381,7 +418,7 @@ mod tests {
         drop(replica.begin_reload());
         assert_eq!(replica.condition(), Condition::Fenced);
         assert!(take(&replica).await.expect("no failure").is_none());
-        replica.begin_reload().open(weights(3));
+        replica.begin_reload().open(weights(3), None);
         assert_eq!(take(&replica).await.expect("open").expect("a ticket").version, WeightVersion(3));
     }
 
@@ -390,7 +427,7 @@ mod tests {
         let replica = replica();
         let ticket = take(&replica).await.expect("open").expect("a ticket");
         replica.check(&ticket).expect("nothing happened");
-        replica.begin_reload().open(weights(1));
+        replica.begin_reload().open(weights(1), None);
         assert!(matches!(replica.check(&ticket), Err(EngineError::Interrupted { .. })));
     }
 
