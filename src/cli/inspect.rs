@@ -6,13 +6,14 @@ use serde::Serialize;
 
 use super::Printer;
 use crate::error::{Failure, FailureClass, Hint};
+use crate::report::listing::{Column, listing};
 use crate::report::{
     TreeStyle, learning_table, mistakes_text, rounds_table, runs_table, steps_table, token_use_table, tree_report,
     tree_text, trees_table, weights_table,
 };
 use crate::run::DATABASE;
-use crate::store::{Reader, RunRow, TreeFilter};
-use crate::types::{ProblemId, RunId, StepId, TreeId, Verdict};
+use crate::store::{ProblemFilter, ProblemItem, Reader, RunRow, TreeFilter};
+use crate::types::{ProblemId, RunId, StepId, TreeId, TreeKind, Verdict};
 
 /// Look at a run: its steps, its trees, one tree.
 ///
@@ -20,6 +21,7 @@ use crate::types::{ProblemId, RunId, StepId, TreeId, Verdict};
 ///   orchestrator inspect runs/quickstart                    the steps of the newest run
 ///   orchestrator inspect runs/quickstart trees --step 2     the trees of a step
 ///   orchestrator inspect runs/quickstart trees --problem train-1-12 --verdict correct
+///   orchestrator inspect runs/quickstart problems --never-solved
 ///   orchestrator inspect runs/quickstart tree 17            one tree, node by node
 ///   orchestrator inspect runs/quickstart mistakes --step 2 --json
 #[derive(Debug, clap::Args)]
@@ -41,27 +43,78 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// All runs of the database.
+    ///
+    /// Example: orchestrator inspect runs/quickstart runs
     Runs,
     /// The steps of a run (the default).
-    Steps,
+    ///
+    /// Example: orchestrator inspect runs/quickstart steps --last 10
+    Steps(StepsArgs),
     /// Trees, newest first.
+    ///
+    /// Example: orchestrator inspect runs/quickstart trees --step 2 --unsolved
     Trees(TreesArgs),
     /// One tree: UCT, q, visits, entropy and verdict of every node.
+    ///
+    /// Example: orchestrator inspect runs/quickstart tree 17 --only-paths
     Tree(TreeArgs),
+    /// Problems with what came of them.
+    ///
+    /// Example: orchestrator inspect runs/quickstart problems --never-solved --limit 20
+    Problems(ProblemsArgs),
     /// Wrong answers, the ones the policy was surest of first.
+    ///
+    /// Example: orchestrator inspect runs/quickstart mistakes --step 2 --limit 5
     Mistakes(MistakesArgs),
     /// Rounds: hard, cached, skipped and solved problems of each.
+    ///
+    /// Example: orchestrator inspect runs/quickstart rounds
     Rounds,
     /// Accuracy on held-out problems against what had been spent.
+    ///
+    /// Example: orchestrator inspect runs/quickstart curve --all --json
     Curve {
         /// All runs of the database, one after the other.
         #[arg(long)]
         all: bool,
     },
     /// Where the tokens went.
+    ///
+    /// Example: orchestrator inspect runs/quickstart tokens
     Tokens,
     /// Weight versions and whether the server confirmed them.
+    ///
+    /// Example: orchestrator inspect runs/quickstart weights --run 1
     Weights,
+}
+
+#[derive(Debug, Default, clap::Args)]
+struct StepsArgs {
+    /// From this step on.
+    #[arg(long, value_name = "N")]
+    from: Option<i64>,
+    /// Up to this step.
+    #[arg(long, value_name = "N")]
+    to: Option<i64>,
+    /// Only the last of them.
+    #[arg(long, value_name = "COUNT")]
+    last: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ProblemsArgs {
+    /// Only those with this in their `id` or text.
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
+    /// Only those in whose trees a correct answer was found.
+    #[arg(long, conflicts_with = "never_solved")]
+    solved: bool,
+    /// Only those that were tried and never solved.
+    #[arg(long)]
+    never_solved: bool,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: usize,
 }
 
 #[derive(Debug, clap::Args)]
@@ -72,6 +125,9 @@ struct TreesArgs {
     /// Only this problem: its `id` in its own file, or its number in the database.
     #[arg(long, value_name = "PROBLEM")]
     problem: Option<String>,
+    /// Only trees grown in this way.
+    #[arg(long, value_enum)]
+    kind: Option<KindName>,
     /// Only trees in which a correct answer was found.
     #[arg(long, conflicts_with = "unsolved")]
     solved: bool,
@@ -107,6 +163,23 @@ struct TreeArgs {
     /// Leave out nodes on no trajectory.
     #[arg(long)]
     only_paths: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum KindName {
+    Search,
+    Rollout,
+    Replay,
+}
+
+impl From<KindName> for TreeKind {
+    fn from(name: KindName) -> TreeKind {
+        match name {
+            KindName::Search => TreeKind::Search,
+            KindName::Rollout => TreeKind::Rollout,
+            KindName::Replay => TreeKind::Replay,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -174,7 +247,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
 async fn inspect(args: &Args, printer: &Printer) -> Result<String, Failure> {
     let reader = Reader::open(&database(&args.path)).await?;
     let width = printer.width();
-    let what = args.what.as_ref().unwrap_or(&What::Steps);
+    let steps = What::Steps(StepsArgs::default());
+    let what = args.what.as_ref().unwrap_or(&steps);
     if let What::Runs = what {
         let runs = reader.runs().await?;
         return shown(args.json, &runs, |runs| runs_table(runs, width));
@@ -187,7 +261,23 @@ async fn inspect(args: &Args, printer: &Printer) -> Result<String, Failure> {
     }
     let run = chosen_run(args, &reader).await?.run_id;
     match what {
-        What::Steps => shown(args.json, &reader.steps(run).await?, |steps| steps_table(steps, width)),
+        What::Steps(filter) => {
+            let mut steps = reader.steps(run).await?;
+            let (from, to) = (filter.from.unwrap_or(i64::MIN), filter.to.unwrap_or(i64::MAX));
+            steps.retain(|step| (from..=to).contains(&step.step_id.0));
+            let skipped = filter.last.map_or(0, |last| steps.len().saturating_sub(last));
+            shown(args.json, &steps[skipped..], |steps| steps_table(steps, width))
+        }
+        What::Problems(filter) => {
+            let asked = ProblemFilter { text: filter.text.as_deref(), ..ProblemFilter::of(run) };
+            let mut problems = reader.problem_page(asked).await?.problems;
+            problems.retain(|problem| {
+                (!filter.solved || problem.solved_count > 0)
+                    && (!filter.never_solved || (problem.tree_count > 0 && problem.solved_count == 0))
+            });
+            problems.truncate(filter.limit);
+            shown(args.json, problems.as_slice(), |problems| problems_table(problems, width))
+        }
         What::Trees(filter) => {
             let problem = match &filter.problem {
                 Some(name) => Some(chosen_problem(args, &reader, name).await?),
@@ -221,10 +311,29 @@ async fn inspect(args: &Args, printer: &Printer) -> Result<String, Failure> {
     }
 }
 
+fn problems_table(problems: &[ProblemItem], width: usize) -> String {
+    let last = |problem: &ProblemItem| problem.last_step_id.map_or_else(|| "-".to_owned(), |step| step.to_string());
+    let direct = |problem: &ProblemItem| {
+        problem.direct_pass_rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}%", 100.0 * rate))
+    };
+    let columns = vec![
+        Column::number("number", 3, problems.iter().map(|problem| problem.problem_id.to_string())),
+        Column::text("id", 0, problems.iter().map(|problem| problem.name.as_str())),
+        Column::number("solved", 0, problems.iter().map(|p| format!("{}/{}", p.solved_count, p.tree_count))),
+        Column::number("direct", 1, problems.iter().map(direct)),
+        Column::number("kept", 2, problems.iter().map(|problem| problem.solution_count.to_string())),
+        Column::number("last step", 2, problems.iter().map(last)),
+        Column::text("answer", 1, problems.iter().map(|problem| problem.answer.as_str())),
+        Column::text("problem", 0, problems.iter().map(|problem| problem.text.as_str())),
+    ];
+    listing(columns, width)
+}
+
 impl TreesArgs {
     fn of(&self, run: RunId) -> TreeFilter {
         TreeFilter {
             step: self.step.map(StepId),
+            kind: self.kind.map(TreeKind::from),
             is_solved: if self.solved { Some(true) } else { self.unsolved.then_some(false) },
             verdict: self.verdict.map(Verdict::from),
             limit: Some(self.limit),

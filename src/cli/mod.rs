@@ -3,6 +3,7 @@
 mod bench;
 mod db;
 mod eval;
+mod export;
 mod filter;
 mod generate;
 mod inspect;
@@ -37,39 +38,42 @@ pub struct Cli {
     command: Command,
 }
 
+// One line each for the list of commands; what a command says of itself at length stands with its arguments.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train: search, verify, update, reload, step after step.
+    #[command(about = "Train: search, verify, update, reload, step after step")]
     Run(run::Args),
-    /// Measure which problems are hard for a model.
+    #[command(about = "Measure which problems are hard for a model")]
     Filter(filter::Args),
-    /// Measure how good a model is on files of problems.
+    #[command(about = "Measure how good a model is on files of problems")]
     Eval(eval::Args),
-    /// Repeat recorded updates without a server.
+    #[command(about = "Repeat recorded updates without a server")]
     Train(train::Args),
-    /// Verified solutions: list, export, import.
+    #[command(about = "Verified solutions: list, export, import")]
     Solutions(solutions::Args),
-    /// Warm up: teach a model worked examples before it is trained by search.
+    #[command(about = "Warm up: teach a model worked examples before it is trained by search")]
     Sft(sft::Args),
-    /// Look at a run: its steps, its trees, one tree.
+    #[command(about = "Look at a run: its steps, its trees, one tree")]
     Inspect(inspect::Args),
-    /// Look after the database of a run: check it, drop what need not be kept, make it smaller.
+    #[command(about = "Look after the database of a run: check it, drop what need not be kept, make it smaller")]
     Db(db::Args),
-    /// Watch a run in the terminal until it is over.
+    #[command(about = "Watch a run in the terminal until it is over")]
     Watch(watch::Args),
-    /// Look at runs in a browser: curves, trees, problems, also while they go on.
+    #[command(about = "Look at runs in a browser: curves, trees, problems, also while they go on")]
     Serve(serve::Args),
-    /// A run as one file to send to a colleague, and as a summary in Markdown.
+    #[command(about = "A run as one file to send to a colleague, and as a summary in Markdown")]
     Report(report::Args),
-    /// Say which answers are right; or grade the answers of a run again.
+    #[command(about = "A run for other programs: event files for TensorBoard, a model with its card")]
+    Export(export::Args),
+    #[command(about = "Say which answers are right; or grade the answers of a run again")]
     Verify(verify::Args),
-    /// Talk to a model: a prompt in, text out.
+    #[command(about = "Talk to a model: a prompt in, text out")]
     Generate(generate::Args),
-    /// Make problem files.
+    #[command(about = "Make problem files")]
     Problems(problems::Args),
-    /// Make models.
+    #[command(about = "Make models")]
     Model(model::Args),
-    /// Measure how fast this machine is.
+    #[command(about = "Measure how fast this machine is, and what learns faster")]
     Bench(bench::Args),
 }
 
@@ -90,6 +94,7 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Failure> {
         Command::Watch(args) => watch::run(args, printer),
         Command::Serve(args) => serve::run(args, printer),
         Command::Report(args) => report::run(args, printer),
+        Command::Export(args) => export::run(args, printer),
         Command::Verify(args) => verify::run(args, printer),
         Command::Generate(args) => generate::run(args, printer),
         Command::Problems(args) => problems::run(args, printer),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Printer;
-use crate::data::{GenerateSpec, Share, Split, generate, generate_worked, with_guesses, write_jsonl};
+use crate::data::{GenerateSpec, Share, Split, generate, generate_worked, with_guesses, with_slips, write_jsonl};
 use crate::error::Failure;
 
 /// Make problem files.
@@ -33,6 +33,7 @@ struct GenerateArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// What to mix, as `KIND@DIGITS=WEIGHT` (digits and weight may be left out); without it the kinds that a very small model can sometimes solve.
+    /// Of `chain`, `equation` and `story` the number is that of their operations: chain@5.
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     mix: Vec<String>,
     /// Draw from the numbers that training files never use.
@@ -44,6 +45,9 @@ struct GenerateArgs {
     /// Of this share of the solutions leave only a boxed number near the answer: a bad habit to be trained away, for comparisons on a small model.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, requires = "solutions")]
     guesses: f64,
+    /// Have this share of the steps of chains, equations and stories make a wrong number, from which the next goes on: a policy that errs anywhere on the way, for comparisons on a small model.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, requires = "solutions")]
+    slips: f64,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -65,7 +69,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
         spec.mix = args.mix.iter().map(|text| text.parse::<Share>()).collect::<Result<_, _>>()?;
     }
     if args.solutions {
-        write_jsonl(&args.out, &with_guesses(generate_worked(&spec)?, args.guesses, args.seed))?;
+        let worked = with_slips(generate_worked(&spec)?, args.slips, args.seed);
+        write_jsonl(&args.out, &with_guesses(worked, args.guesses, args.seed))?;
     } else {
         write_jsonl(&args.out, &generate(&spec)?)?;
     }

@@ -15,6 +15,7 @@ use crate::types::RunId;
 /// Repeats the updates of recorded steps from the trees in the database, without a server.
 ///
 /// Example: orchestrator train --from-db runs/quickstart --steps 3..5
+///
 /// Example: orchestrator train --from-db runs/quickstart --steps 3..5 --set train.advantage=mean_only --out models/other
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -51,10 +51,12 @@ pub enum DataError {
         count: usize,
     },
     /// Lines that are not examples.
-    #[error("`{file}` has {count} bad line{}{}", if *count == 1 { "" } else { "s" }, RowList { unit: "line", rows, count: *count })]
+    #[error("`{file}` has {count} bad {unit}{}{}", if *count == 1 { "" } else { "s" }, RowList { unit, rows, count: *count })]
     BadExamples {
         /// The file.
         file: String,
+        /// `line` or `row`.
+        unit: &'static str,
         /// The first [`LISTED_ROWS`] of them.
         rows: Vec<BadRow>,
         /// All of them.
@@ -71,6 +73,38 @@ pub enum DataError {
     NoProblems {
         /// The file.
         file: String,
+    },
+    /// A folder without a problem file.
+    #[error("`{}` has no `.parquet` or `.jsonl` file", path.display())]
+    NoFiles {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder with what is trained on and what is held out.
+    #[error("`{}` holds both splits of a set, `{train}` and `{held_out}`", path.display())]
+    BothSplits {
+        /// The folder.
+        path: PathBuf,
+        /// A file to train on.
+        train: String,
+        /// A file that is held out.
+        held_out: String,
+    },
+    /// Two files of a folder give a problem the same name.
+    #[error("`{}` has a problem `{name}`, as has a file before it", file.display())]
+    NamedTwice {
+        /// The later file.
+        file: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// A table without any of the columns that could hold problems.
+    #[error("`{}` has no column that holds problems; it has {}", path.display(), found.join(", "))]
+    Columns {
+        /// The file.
+        path: PathBuf,
+        /// The columns it has.
+        found: Vec<String>,
     },
     /// A parquet file that cannot be decoded.
     #[error("`{}` is not a readable parquet file", path.display())]
@@ -133,11 +167,11 @@ pub enum DataError {
         text: String,
     },
     /// The numbers allow fewer different problems than were asked for.
-    #[error("no further different `{kind}` problem with {digits} digits was found after {made} problems")]
+    #[error("no further different `{kind}@{digits}` problem was found after {made} problems")]
     Exhausted {
         /// The kind.
         kind: &'static str,
-        /// Digits of its operands.
+        /// Digits of its operands, or how many operations.
         digits: u32,
         /// Problems made before it, of all kinds.
         made: usize,
@@ -155,11 +189,14 @@ impl Hint for DataError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             DataError::BadRows { .. } => {
-                "a problem is one JSON object a line: {\"id\": \"p1\", \"problem\": \"...\", \"answer\": \"...\"}"
+                "a problem is one JSON object a line: {\"id\": \"p1\", \"problem\": \"...\", \"answer\": \"...\"}; sets that \
+                 load as they are published are listed in docs/data.md"
             }
             DataError::BadExamples { .. } | DataError::NoExamples { .. } => {
                 "an example is one JSON object a line: {\"problem\": \"...\", \"solution\": \"...\"}"
             }
+            DataError::BothSplits { .. } => "name one file, or a folder with the files of one split only",
+            DataError::Columns { .. } => "the layouts that load are listed in docs/data.md",
             DataError::NoChatTemplate { .. } => "use `prompt.kind = \"plain\"` with worked examples in `prompt.prefix`",
             DataError::NoEndOfText { .. } => "set `eos_token_id` in the model's generation_config.json",
             DataError::Adapters { .. } => {

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use rand_chacha::ChaCha8Rng;
 
+use super::chain::{Asked, Chain};
 use super::draw::below;
 use super::error::DataError;
 use super::problem::Problem;
@@ -32,11 +33,17 @@ pub enum ProblemKind {
     Shopping,
     /// a boxes of b pens each, c taken out, never below 0
     Boxes,
+    /// Several operations with one digit each, from left to right.
+    Chain,
+    /// The same backwards: a linear equation in x.
+    Equation,
+    /// Somebody has some things, buys some and gives some away, several times.
+    Story,
 }
 
 impl ProblemKind {
     /// All kinds.
-    pub const ALL: [ProblemKind; 7] = [
+    pub const ALL: [ProblemKind; 10] = [
         ProblemKind::Sum,
         ProblemKind::Difference,
         ProblemKind::Product,
@@ -44,6 +51,9 @@ impl ProblemKind {
         ProblemKind::SumOfThree,
         ProblemKind::Shopping,
         ProblemKind::Boxes,
+        ProblemKind::Chain,
+        ProblemKind::Equation,
+        ProblemKind::Story,
     ];
 
     /// The name on the command line and in `topic`.
@@ -56,16 +66,25 @@ impl ProblemKind {
             ProblemKind::SumOfThree => "sum_of_three",
             ProblemKind::Shopping => "shopping",
             ProblemKind::Boxes => "boxes",
+            ProblemKind::Chain => "chain",
+            ProblemKind::Equation => "equation",
+            ProblemKind::Story => "story",
         }
+    }
+
+    /// Whether a problem is a chain of operations, so that the number behind `@` is how many, and not of digits.
+    pub fn is_chain(self) -> bool {
+        matches!(self, ProblemKind::Chain | ProblemKind::Equation | ProblemKind::Story)
     }
 }
 
-/// A part of the mix: `kind`, `kind=weight`, `kind@digits` or `kind@digits=weight`.
+/// A part of the mix: `kind`, `kind=weight`, `kind@digits` or `kind@digits=weight`. Of chains the number is that of their
+/// operations, as in `chain@5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// What is asked.
     pub kind: ProblemKind,
-    /// Digits of each operand, 1 to 4.
+    /// Digits of each operand, 1 to 4; of a chain its operations, 1 to 9.
     pub digits: u32,
     /// Problems of this share are drawn with this weight.
     pub weight: u32,
@@ -79,7 +98,8 @@ impl FromStr for Share {
         let (rest, weight) = text.trim().split_once('=').unwrap_or((text.trim(), "1"));
         let (name, digits) = rest.split_once('@').unwrap_or((rest, "1"));
         let kind = ProblemKind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(unknown)?;
-        let digits = digits.parse().ok().filter(|digits| (1..=4).contains(digits)).ok_or_else(unknown)?;
+        let most = if kind.is_chain() { 9 } else { 4 };
+        let digits = digits.parse().ok().filter(|digits| (1..=most).contains(digits)).ok_or_else(unknown)?;
         let weight = weight.parse().ok().filter(|weight| *weight >= 1).ok_or_else(unknown)?;
         Ok(Share { kind, digits, weight })
     }
@@ -160,7 +180,7 @@ pub fn generate_worked(spec: &GenerateSpec) -> Result<Vec<Worked>, DataError> {
     let mut problems = Vec::with_capacity(spec.count.min(MOST_IDLE_DRAWS));
     while problems.len() < spec.count {
         let share = draw_share(&mut rng, &mix)?;
-        let Some(Drawn { text, answer, operands }) = draw_new(&mut rng, share, spec.split, &mut texts) else {
+        let Some(Drawn { text, answer, way }) = draw_new(&mut rng, share, spec.split, &mut texts) else {
             mix.retain(|other| *other != share);
             if mix.is_empty() {
                 let (kind, digits, made) = (share.kind.as_str(), share.digits, problems.len());
@@ -176,7 +196,11 @@ pub fn generate_worked(spec: &GenerateSpec) -> Result<Vec<Worked>, DataError> {
             topic: Some(share.kind.as_str().to_string()),
             source: "generated".to_string(),
         };
-        problems.push(Worked { problem, solution: solution(share.kind, operands) });
+        let (solution, chain) = match way {
+            Way::Operands(operands) => (solution(share.kind, operands), None),
+            Way::Chain(chain) => (chain.solution(), Some(chain)),
+        };
+        problems.push(Worked { problem, solution, chain });
     }
     Ok(problems)
 }
@@ -185,7 +209,13 @@ pub fn generate_worked(spec: &GenerateSpec) -> Result<Vec<Worked>, DataError> {
 struct Drawn {
     text: String,
     answer: u64,
-    operands: [u64; 3],
+    way: Way,
+}
+
+/// What its solution is made of.
+enum Way {
+    Operands([u64; 3]),
+    Chain(Chain),
 }
 
 /// A problem whose text is not yet in `texts`; nothing after [`MOST_IDLE_DRAWS`].
@@ -214,6 +244,9 @@ fn draw_share(rng: &mut ChaCha8Rng, mix: &[Share]) -> Result<Share, DataError> {
 
 /// One draw, or nothing where the numbers do not suit the kind or the split.
 fn draw_problem(rng: &mut ChaCha8Rng, share: Share, split: Split) -> Option<Drawn> {
+    if share.kind.is_chain() {
+        return draw_chain(rng, share, split);
+    }
     let (least, most) = (10u64.pow(share.digits - 1), 10u64.pow(share.digits) - 1);
     let mut operand = || least + below(rng, most - least + 1);
     let (a, b, c) = (operand(), operand(), operand());
@@ -229,11 +262,11 @@ fn draw_problem(rng: &mut ChaCha8Rng, share: Share, split: Split) -> Option<Draw
             (4, sorted)
         }
         ProblemKind::Boxes => (5, vec![a.min(b), a.max(b), c]),
+        ProblemKind::Chain | ProblemKind::Equation | ProblemKind::Story => return None,
     };
     let mut identity = vec![operation];
     identity.extend(operands);
-    let is_held_out = stream_seed(0, Purpose::Eval, &identity).is_multiple_of(5);
-    if is_held_out != (split == Split::HeldOut) {
+    if !is_in(split, &identity) {
         return None;
     }
     // "1 pens" is not English.
@@ -261,6 +294,32 @@ fn draw_problem(rng: &mut ChaCha8Rng, share: Share, split: Split) -> Option<Draw
             format!("There are {a} boxes with {b} pens each. Then {c} pens are taken out. How many pens are left?"),
             (a * b).checked_sub(c)?,
         ),
+        ProblemKind::Chain | ProblemKind::Equation | ProblemKind::Story => return None,
     };
-    Some(Drawn { text, answer, operands: [a, b, c] })
+    Some(Drawn { text, answer, way: Way::Operands([a, b, c]) })
+}
+
+/// A chain, or nothing where its numbers do not suit the split.
+fn draw_chain(rng: &mut ChaCha8Rng, share: Share, split: Split) -> Option<Drawn> {
+    let asked = match share.kind {
+        ProblemKind::Equation => Asked::Backward,
+        ProblemKind::Story => {
+            let who = PEOPLE[below(rng, PEOPLE.len() as u64) as usize];
+            let what = THINGS[below(rng, THINGS.len() as u64) as usize];
+            Asked::Story { who, what }
+        }
+        _ => Asked::Forward,
+    };
+    let chain = Chain::draw(rng, share.digits, asked);
+    is_in(split, &chain.identity()).then(|| Drawn {
+        text: chain.text(),
+        answer: chain.answer(),
+        way: Way::Chain(chain),
+    })
+}
+
+/// Whether an operation with its operands belongs to the split.
+fn is_in(split: Split, identity: &[u64]) -> bool {
+    let is_held_out = stream_seed(0, Purpose::Eval, identity).is_multiple_of(5);
+    is_held_out == (split == Split::HeldOut)
 }

@@ -1,120 +1,52 @@
-//! JSON lines: one object a line with `id`, `problem`, `answer` and optionally `level`, `topic`, `source`. Other keys
-//! are allowed and ignored. A byte order mark, CRLF and blank lines are tolerated.
+//! JSON lines: one object a line. A byte order mark, CRLF and blank lines are tolerated, and so is one array of objects in
+//! place of lines. Which keys hold what: `published.rs`.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::{Map, Number, Value};
+use serde_json::Value;
 
 use super::error::DataError;
-use super::problem::{Problem, Rows, level_of_text, shown, stem};
-
-/// Beyond this a JSON number is not exact in the parser: 2^53.
-const EXACT_FLOAT: f64 = 9_007_199_254_740_992.0;
+use super::problem::{Problem, ProblemReader, dataset_name};
+use super::published::{Record, kind};
 
 /// Reads the bytes of a JSON lines file; `file` is for messages and for problems without a `source`.
 ///
 /// # Errors
 /// [`DataError::BadRows`] with the first ten bad lines and the number of all; [`DataError::NoProblems`].
 pub fn parse_jsonl(file: &str, bytes: &[u8]) -> Result<Vec<Problem>, DataError> {
-    let source = stem(file);
-    let mut rows = Rows::new(file, "line");
-    for (number, line) in lines(bytes) {
-        rows.push(number, parse_line(line, &source));
-    }
-    rows.finish()
+    let mut reader = ProblemReader::new(file, "line", dataset_name(Path::new(file)));
+    each_record(bytes, |number, record| reader.push(number, record));
+    reader.finish()
 }
 
-/// The lines that are not blank, trimmed, with their numbers from 1.
-pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+/// Gives every object of a file with its place from 1: its line or, in an array, its number.
+pub(super) fn each_record(bytes: &[u8], mut take: impl FnMut(usize, Result<Record, String>)) {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    if bytes.trim_ascii_start().first() == Some(&b'[')
+        && let Ok(values) = serde_json::from_slice::<Vec<Value>>(bytes)
+        && values.iter().all(Value::is_object)
+    {
+        values.into_iter().enumerate().for_each(|(index, value)| take(index + 1, object_of(value)));
+        return;
+    }
     let numbered = bytes.split(|byte| *byte == b'\n').enumerate().map(|(index, line)| (index + 1, line.trim_ascii()));
-    numbered.filter(|(_, line)| !line.is_empty())
+    for (number, line) in numbered.filter(|(_, line)| !line.is_empty()) {
+        take(number, value_of(line).and_then(object_of));
+    }
 }
 
 /// The JSON value of one line.
-pub(super) fn object_of(line: &[u8]) -> Result<Value, String> {
+fn value_of(line: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))?;
     serde_json::from_str(text).map_err(|error| format!("not JSON: {}", json_fault(&error)))
 }
 
-fn parse_line(line: &[u8], source: &str) -> Result<Problem, String> {
-    let value = object_of(line)?;
-    let Value::Object(object) = value else { return Err(format!("{}, expected an object", kind(&value))) };
-    Ok(Problem {
-        name: label(&object, "id")?,
-        problem: text_of(&object, "problem")?,
-        answer: label(&object, "answer")?,
-        level: level(&object)?,
-        topic: optional_text(&object, "topic")?,
-        source: optional_text(&object, "source")?.unwrap_or_else(|| source.to_string()),
-    })
-}
-
-/// A non-empty text that may also be written as a number.
-fn label(object: &Map<String, Value>, key: &str) -> Result<String, String> {
-    let text = match object.get(key) {
-        Some(Value::Number(number)) => exact(key, number)?,
-        Some(Value::String(text)) => text.trim().to_string(),
-        other => return Err(wrong(key, other, "a text or a number")),
-    };
-    if text.is_empty() { Err(format!("`{key}` is empty")) } else { Ok(text) }
-}
-
-pub(super) fn text_of(object: &Map<String, Value>, key: &str) -> Result<String, String> {
-    match object.get(key) {
-        Some(Value::String(text)) if text.trim().is_empty() => Err(format!("`{key}` is empty")),
-        Some(Value::String(text)) => Ok(text.clone()),
-        other => Err(wrong(key, other, "a text")),
-    }
-}
-
-fn optional_text(object: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
-    match object.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        other => Err(wrong(key, other, "a text")),
-    }
-}
-
-fn level(object: &Map<String, Value>) -> Result<Option<f64>, String> {
-    match object.get("level") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(number)) => Ok(number.as_f64()),
-        Some(Value::String(text)) => match level_of_text(text) {
-            Some(level) => Ok(Some(level)),
-            None => Err(format!("`level` is `{}`, expected a number", shown(text))),
-        },
-        other => Err(wrong("level", other, "a number")),
-    }
-}
-
-/// The number as written, or a refusal where the parser has rounded it.
-fn exact(key: &str, number: &Number) -> Result<String, String> {
-    let rounded = number.is_f64() && number.as_f64().is_none_or(|value| value.abs() >= EXACT_FLOAT);
-    if rounded {
-        Err(format!("`{key}` is a number too long to be exact, write it as a text"))
-    } else {
-        Ok(number.to_string())
-    }
-}
-
-fn wrong(key: &str, found: Option<&Value>, expected: &str) -> String {
-    match found {
-        None => format!("`{key}` is missing"),
-        Some(value) => format!("`{key}` is {}, expected {expected}", kind(value)),
-    }
-}
-
-pub(super) fn kind(value: &Value) -> &'static str {
+fn object_of(value: Value) -> Result<Record, String> {
     match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+        Value::Object(object) => Ok(object),
+        other => Err(format!("{}, expected an object", kind(&other))),
     }
 }
 

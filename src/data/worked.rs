@@ -4,10 +4,12 @@
 //! `3 * 4 = 12, 12 + 5 = 17, \boxed{17}`. Where both operands of a sum or a difference have several digits, it is taken
 //! digit by digit from the right with its carry: `7 + 5 = 12, 4 + 8 + 1 = 13, \boxed{132}`.
 //!
-//! A warm start that is to leave something to reinforcement learning shows bad habits too: [`with_guesses`].
+//! A warm start that is to leave something to reinforcement learning shows bad habits too: [`with_guesses`] and
+//! [`with_slips`].
 
 use serde::Serialize;
 
+use super::chain::Chain;
 use super::draw::below;
 use super::generate::ProblemKind;
 use super::problem::Problem;
@@ -21,6 +23,9 @@ pub struct Worked {
     pub problem: Problem,
     /// The steps and the boxed answer.
     pub solution: String,
+    /// What the problem is made of, if it is a chain of operations.
+    #[serde(skip)]
+    pub(super) chain: Option<Chain>,
 }
 
 /// The solution of a problem of `kind` with the operands `a`, `b` and, where it has three, `c`. `a` is at least what is
@@ -43,6 +48,8 @@ pub(super) fn solution(kind: ProblemKind, [a, b, c]: [u64; 3]) -> String {
             let product = multiply(&mut steps, a, b);
             subtract(&mut steps, product, c)
         }
+        // A chain tells its own steps.
+        ProblemKind::Chain | ProblemKind::Equation | ProblemKind::Story => a,
     };
     steps.push(format!("\\boxed{{{answer}}}"));
     steps.join(", ")
@@ -53,12 +60,15 @@ const GUESS_DISTANCE: u64 = 5;
 
 /// Second id of the stream that guesses are drawn from; the problems themselves use 0 and 1.
 const GUESSES: u64 = 2;
+/// The same of slips.
+const SLIPS: u64 = 3;
+/// Finest share.
+const RESOLUTION: u64 = 1 << 32;
 
 /// Replaces the solutions of a share of the problems by a guess: no steps, only a boxed number at most
 /// 5 from the answer, all of them as likely, the answer too. A model that has learnt the steps first and
 /// sees such a file once knows how to do it right and seldom does. `share` is between 0 and 1; the seed decides which.
 pub fn with_guesses(mut worked: Vec<Worked>, share: f64, seed: u64) -> Vec<Worked> {
-    const RESOLUTION: u64 = 1 << 32;
     let threshold = (share.clamp(0.0, 1.0) * RESOLUTION as f64) as u64;
     let mut rng = stream(seed, Purpose::Problems, &[GUESSES]);
     for example in &mut worked {
@@ -68,6 +78,21 @@ pub fn with_guesses(mut worked: Vec<Worked>, share: f64, seed: u64) -> Vec<Worke
         {
             let guess = (answer + offset).saturating_sub(GUESS_DISTANCE);
             example.solution = format!("\\boxed{{{guess}}}");
+        }
+    }
+    worked
+}
+
+/// Has a share of the steps of every chain of operations make a wrong number, at most 3 from the right one, from which the
+/// next step goes on. A model that has learnt the steps first and sees such a file once knows every step and errs in so many
+/// of them, wherever they are, as a model that reasons in several steps does. Problems of other kinds stay as they are.
+/// `share` is between 0 and 1; the seed decides which.
+pub fn with_slips(mut worked: Vec<Worked>, share: f64, seed: u64) -> Vec<Worked> {
+    let threshold = (share.clamp(0.0, 1.0) * RESOLUTION as f64) as u64;
+    let mut rng = stream(seed, Purpose::Problems, &[SLIPS]);
+    for example in &mut worked {
+        if let Some(chain) = &example.chain {
+            example.solution = chain.slipped(&mut rng, threshold, RESOLUTION);
         }
     }
     worked

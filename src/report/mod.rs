@@ -5,7 +5,9 @@
 //! no SQL here: questions are views, read by the store.
 
 pub mod benchmark;
+pub mod card;
 pub mod database;
+pub mod learn;
 pub mod listing;
 pub mod summary;
 pub mod table;
@@ -14,6 +16,7 @@ pub mod tree;
 pub mod watch;
 
 pub use benchmark::{BenchmarkReport, FileReport, ProblemReport, Scores, benchmark_report, benchmark_table};
+pub use card::{Card, CardError, CardSource, MeasuredBenchmark, Origin, card_text, measured_benchmark};
 pub use database::{bytes_text, findings_table, pruned_text, size_table, vacuumed_text};
 pub use summary::{RunSummary, run_summary, summary_markdown};
 pub use table::{

@@ -6,7 +6,7 @@ use super::table::{decimal, duration, percent, took, utc};
 use super::text;
 use super::watch::{RunView, run_view};
 use crate::store::{
-    ConfidentMistake, Reader, StepStatus, StepSummary, StoreError, TreeItem, TreeOrder, TreePageFilter,
+    ConfidentMistake, Reader, StepStatus, StepSummary, StoreError, TreeFilter, TreeItem, TreeOrder, TreePageFilter,
 };
 use crate::types::RunId;
 
@@ -34,8 +34,11 @@ pub struct RunSummary {
 /// The database cannot be read.
 pub async fn run_summary(reader: &Reader, run: RunId) -> Result<Option<RunSummary>, StoreError> {
     let Some(view) = run_view(reader, run).await? else { return Ok(None) };
-    let order = TreePageFilter { order: TreeOrder::Gain, is_solved: Some(true), ..TreePageFilter::of(run, EXAMPLES) };
-    let best = reader.tree_page(order).await?.trees;
+    let solved = TreeFilter { is_solved: Some(true), limit: Some(EXAMPLES), ..TreeFilter::of(run) };
+    let order = TreePageFilter { order: TreeOrder::Gain, ..TreePageFilter::of(solved) };
+    let mut best = reader.tree_page(order).await?.trees;
+    // Those without a gain come last.
+    best.retain(|item| item.gain_frac.is_some());
     let mistakes = reader.confident_mistakes(run, EXAMPLES).await?;
     Ok(Some(RunSummary { view, best, mistakes }))
 }
@@ -117,7 +120,9 @@ fn best_trees(out: &mut String, trees: &[TreeItem]) {
         return;
     }
     out.push_str("\n## Trees in which search helped most\n\n");
-    out.push_str("Gain: 1 for a tree that found an answer, less the share of direct rollouts that did.\n\n");
+    out.push_str(
+        "Gain: the share of correct answers in the tree, less that of direct rollouts of the same problem.\n\n",
+    );
     out.push_str("| tree | step | problem | direct rollouts | gain | nodes | expansions | tokens |\n");
     out.push_str("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |\n");
     for item in trees {
@@ -177,7 +182,7 @@ fn excerpt(text: &str) -> String {
 }
 
 /// Foreign text in a line of Markdown: nothing in it has a meaning.
-fn cell(foreign: &str) -> String {
+pub(super) fn cell(foreign: &str) -> String {
     let mut out = String::new();
     for c in text::one_line(foreign).chars() {
         if c.is_ascii_punctuation() && !matches!(c, '.' | ',' | ':' | '/' | '-' | ' ') {
