@@ -12,7 +12,7 @@ use std::sync::Arc;
 use orchestrator::config::{PromptConfig, PromptKind, TrainConfig};
 use orchestrator::data::{
     GenerateSpec, ModelTokenizer, ProblemKind, Prompter, Share, Split, answer_tokens, generate, generate_worked,
-    load_examples, load_problems, with_guesses, write_jsonl,
+    load_examples, load_problems, with_guesses, with_slips, write_jsonl,
 };
 use orchestrator::trainer::loss::Objective;
 use orchestrator::trainer::{Family, Learner, SupervisedBatch, TokenExample, TrainerError, TrainerSpec};
@@ -140,6 +140,7 @@ fn value(expression: &str) -> i64 {
             "+" => value + right,
             "-" => value - right,
             "*" => value * right,
+            "/" => value / right,
             other => panic!("`{other}`"),
         };
     }
@@ -188,6 +189,32 @@ fn guesses_replace_a_share_of_the_solutions_and_nothing_else() {
     assert!((1640..1760).contains(&total), "{total} of 2000");
     assert!(distances.iter().all(|count| (110..200).contains(count)), "{distances:?}");
     assert!(with_guesses(worked, 1.0, 4).iter().all(|example| example.solution.starts_with("\\boxed{")));
+}
+
+#[test]
+fn slips_are_in_a_share_of_the_steps_of_chains() {
+    let mix = ["chain@4", "equation@4", "sum@2"].map(|text| text.parse().unwrap()).to_vec();
+    let worked = generate_worked(&GenerateSpec { seed: 4, count: 1500, mix, split: Split::Train }).unwrap();
+    assert_eq!(with_slips(worked.clone(), 0.0, 4), worked);
+    let slipped = with_slips(worked.clone(), 0.2, 4);
+    assert_eq!(slipped, with_slips(worked.clone(), 0.2, 4));
+    let (mut steps, mut slips) = (0, 0);
+    for (before, after) in worked.iter().zip(&slipped) {
+        assert_eq!(before.problem, after.problem);
+        if before.problem.topic.as_deref() == Some("sum") {
+            assert_eq!(before, after);
+            continue;
+        }
+        let (way, last) = after.solution.rsplit_once(", ").unwrap();
+        for step in way.split(", ") {
+            let (left, right) = step.split_once(" = ").unwrap();
+            steps += 1;
+            slips += i32::from(value(left).max(0) != value(right));
+        }
+        let (_, made) = way.rsplit_once(" = ").unwrap();
+        assert_eq!(last, format!("\\boxed{{{made}}}"), "{after:?}");
+    }
+    assert!((steps / 6..steps / 4).contains(&slips), "{slips} of {steps}");
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! `orchestrator bench`: how fast the parts are on this machine.
+//! `orchestrator bench`: how fast the parts are on this machine, and what learns faster.
 
+mod learn;
 mod rollout;
 mod train;
 
 use super::Printer;
 use crate::error::{Failure, FailureClass, Hint};
 
-/// Measure how fast this machine is.
+/// Measure how fast this machine is, and what learns faster.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -15,10 +16,14 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Measure training: tokens per second, utilisation, memory, where the time goes.
+    #[command(about = "Measure training: tokens per second, utilisation, memory, where the time goes")]
     Train(Box<train::Args>),
-    /// Measure search: tokens per second against a plain load generator, time of a tree against lock step.
+    #[command(
+        about = "Measure search: tokens per second against a plain load generator, time of a tree against lock step"
+    )]
     Rollout(Box<rollout::Args>),
+    #[command(about = "Measure learning: algorithms x seeds x tasks, accuracy against what was sampled")]
+    Learn(Box<learn::Args>),
 }
 
 /// The result could not be written as JSON.
@@ -40,5 +45,6 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
     match args.command {
         Command::Train(args) => train::run(*args, printer),
         Command::Rollout(args) => rollout::run(*args, printer),
+        Command::Learn(args) => learn::run(*args, printer),
     }
 }
