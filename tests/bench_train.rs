@@ -3,10 +3,14 @@
 // Helpers of tests are tests too; clippy.toml allows these in `#[test]` functions only.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "support/scene.rs"]
+mod scene;
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
+use scene::{Engine, Scene, succeed};
 use serde_json::Value;
 
 /// A model of 107,072 parameters: V 512, hidden 64, 2 blocks, 2 heads of 32, 1 head of keys, MLP 128, tied.
@@ -158,6 +162,46 @@ fn weights_are_written_where_it_is_asked_for() {
     assert_eq!(number(&found, "export_bytes"), size as f64);
     let again = bench(&format!("--tree depth=1,tokens=4 --export-weights {}", out.display()));
     assert!(String::from_utf8_lossy(&again.stderr).contains("is not empty"));
+}
+
+/// Of a run that has dropped the text of its first steps only the others are trained on; of one that has dropped all, none.
+#[test]
+fn steps_whose_trees_were_dropped_are_left_out() {
+    let scene = Scene::new(Engine::Embedded, 4, &["run.checkpoint_every=1", "run.checkpoints_kept=3"]);
+    succeed(&scene.run("run", &[]));
+    let folder = scene.path("run");
+    let model = scene.path("model");
+    let measure = || {
+        let words = ["bench", "train", "--threads", "1", "--steps", "1", "--device", "cpu", "--model"];
+        let mut command = scene::orchestrator();
+        command.args(words).arg(&model).arg("--run").arg(&folder);
+        // So every tree has a signal.
+        command.args(["--set", "train.advantage=value", "--set", "train.drop_defective=false"]);
+        command.output().unwrap()
+    };
+    let prune = |more: &[&str]| {
+        let mut command = scene::orchestrator();
+        succeed(&command.args(["db", "prune", "--keep", "none"]).args(more).arg(&folder).output().unwrap());
+    };
+    let trees = |output: &Output| {
+        succeed(output);
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        number(&serde_json::from_str(text.lines().last().unwrap()).unwrap(), "group_count")
+    };
+    let whole = measure();
+    assert!(!String::from_utf8_lossy(&whole.stderr).contains("left out: their tokens"), "{whole:?}");
+    prune(&["--steps-before", "3"]);
+    let half = measure();
+    let said = String::from_utf8_lossy(&half.stderr);
+    assert!(said.contains("2 steps of run 1 in") && said.contains("the last of them step 2, are left out"), "{said}");
+    assert!(trees(&half) > 0.0 && trees(&half) < trees(&whole));
+    // Steps from the oldest checkpoint on are a resume's.
+    std::fs::remove_dir_all(folder.join("run-1/checkpoints/step-000002")).ok();
+    std::fs::remove_dir_all(folder.join("run-1/checkpoints/step-000003")).ok();
+    prune(&[]);
+    let none = measure();
+    assert_eq!(none.status.code(), Some(2), "{none:?}");
+    assert!(String::from_utf8_lossy(&none.stderr).contains("of all trees of run 1 in"), "{none:?}");
 }
 
 #[track_caller]

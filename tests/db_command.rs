@@ -175,6 +175,24 @@ async fn a_run_is_sound_and_every_broken_rule_is_found() {
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         assert!(*rule == "solutions_verified" || shown.contains(&format!("\n{rule}: ")), "{shown}");
     }
+    // Killed after a resume has recorded the newest weights anew and before a server confirmed them, while the step that was
+    // cut off had already made the next ones.
+    let copied = copy(&database, &scene.path(""), "recorded-anew");
+    edit(
+        &copied,
+        "update run set status = 'running', ended_at_ms = null;
+         update round set status = 'training', ended_at_ms = null, last_step_id = 5 where round_id = 2;
+         insert into step (run_id, step_id, status, problem_count, search_weight_version, created_at_ms, round_id)
+         select run_id, 5, 'running', 0, max(weight_version), 0, 2 from weight_version;
+         update tree set weight_version_max = (select max(weight_version) from weight_version) where tree_id = 1;
+         update weight_version set confirmed_at_ms = null, reload_ms = null
+         where weight_version = (select max(weight_version) from weight_version);
+         insert into weight_version (run_id, weight_version, step_id, digest, path, size_bytes, created_at_ms)
+         select run_id, weight_version + 1, 5, digest, path, size_bytes, 0 from weight_version
+         where weight_version = (select max(weight_version) from weight_version)",
+    )
+    .await;
+    assert_eq!(checked(&copied, false).0, BTreeSet::new());
     assert!(before == std::fs::read(&database).unwrap(), "a check changed the database");
     // Of weights that rot on disk.
     let newest = std::fs::read_dir(scene.path("run/run-1/weights")).unwrap().map(|entry| entry.unwrap().path()).max();

@@ -5,17 +5,28 @@
 
 #[path = "support/scene.rs"]
 mod scene;
+#[path = "support/sound.rs"]
+mod sound;
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use orchestrator::store::Reader;
 use scene::{Content, Engine, Scene, assert_same, content_in_any_order, content_of, succeed};
+use sound::assert_sound;
+use sqlx::Connection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 const STEPS: u32 = 5;
 const KILLS: u32 = 50;
 const KILLS_PER_CHAIN: u32 = 5;
+/// Until a run that was signalled must have ended, on a machine that has much else to do: half of what `docker-compose.yml`
+/// gives it.
+const GRACE: Duration = Duration::from_secs(60);
 /// Problems whose solution is in the cache from the beginning.
 const SOLUTIONS: usize = 7;
 
@@ -103,7 +114,7 @@ impl Unbroken {
         assert_eq!(content_of(&database, "select cast(count(*) as real) from run").await, 1.0, "{name}: runs");
         assert_same(&self.content, &essence(&database).await, name);
         assert!(self.weights == self.scene.weights(name), "{name}: the weights differ");
-        succeed(&scene::orchestrator().args(["db", "check"]).arg(self.scene.path(name)).output().unwrap());
+        assert_sound(&self.scene.path(name), name).await;
     }
 
     /// Arguments of a run that begins, with its solutions in the cache.
@@ -124,6 +135,7 @@ impl Unbroken {
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        assert_sound(&self.scene.path(name), &format!("{name}, killed")).await;
     }
 
     fn checkpoints(&self, name: &str) -> PathBuf {
@@ -167,6 +179,7 @@ async fn kill(unbroken: &Unbroken, wanted: u32) -> u32 {
             std::thread::sleep(killed_at.saturating_duration_since(Instant::now()));
             child.kill().unwrap();
             let status = child.wait().unwrap();
+            assert_sound(&unbroken.scene.path(&name), &format!("{name}, turn {turn}")).await;
             if let Some(code) = status.code() {
                 assert_eq!(code, 0, "{name}: ended by itself after kill {turn}");
                 break;
@@ -209,6 +222,120 @@ async fn kills_leave_no_trace_with_lazy_siblings() {
     let more = ["search.siblings=lazy", "search.refill_width=1", "curriculum.filter=false"];
     let unbroken = Unbroken::of(&more).await;
     kill(&unbroken, 6).await;
+}
+
+/// How a phase of a run shows from outside, in the run's folder.
+#[derive(Clone, Copy)]
+enum Sign {
+    /// Something there has a name that begins like this.
+    Named(&'static str),
+    /// This is there, whole.
+    Whole(&'static str),
+    /// The database says yes.
+    Says(&'static str),
+}
+
+/// In order. `first-moment` is before the handlers of signals are there, `start-up` while the model is loaded; `update` begins
+/// with the last tree of step 2, `publish` and `checkpoint` with the folder that is being written, `evaluation` with the end
+/// of the checkpoint.
+const PHASES: [(&str, Sign); 9] = [
+    ("first-moment", Sign::Whole("")),
+    ("start-up", Sign::Named("run-1/weights")),
+    ("first-weights", Sign::Named("run-1/weights/v000000")),
+    ("filter", Sign::Says("select count(*) > 3 from round_problem where round_id = 1 and sample_count is not null")),
+    ("search", Sign::Says("select count(*) > 3 from tree where step_id = 2")),
+    (
+        "update",
+        Sign::Says("select count(*) = (select problem_count from step where step_id = 2) from tree where step_id = 2"),
+    ),
+    ("publish", Sign::Named("run-1/weights/v000002")),
+    ("checkpoint", Sign::Named("run-1/checkpoints/step-000002")),
+    ("evaluation", Sign::Whole("run-1/checkpoints/step-000002")),
+];
+
+impl Sign {
+    async fn is_there(self, folder: &Path) -> bool {
+        match self {
+            Sign::Named(start) => {
+                let (parent, start) = start.rsplit_once('/').unwrap_or(("", start));
+                let mut entries = std::fs::read_dir(folder.join(parent)).into_iter().flatten().flatten();
+                entries.any(|entry| entry.file_name().to_string_lossy().starts_with(start))
+            }
+            Sign::Whole(path) => folder.join(path).exists(),
+            Sign::Says(sql) => {
+                let options = SqliteConnectOptions::new().filename(folder.join("orchestrator.sqlite")).read_only(true);
+                let Ok(mut database) = SqliteConnection::connect_with(&options).await else { return false };
+                // It may not be made yet.
+                sqlx::query_scalar(sql).fetch_one(&mut database).await.unwrap_or(false)
+            }
+        }
+    }
+}
+
+/// SIGTERM as a supervisor sends it, and SIGINT as a person does, in each phase: the run ends soon and in good order, says so,
+/// and goes on as if nothing had happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_in_any_phase_ends_the_run_in_good_order() {
+    let unbroken = Unbroken::new().await;
+    for (at, (name, sign)) in PHASES.into_iter().enumerate() {
+        let signal = if at % 2 == 0 { Signal::SIGTERM } else { Signal::SIGINT };
+        let mut child = unbroken.scene.start(&unbroken.begin(name));
+        let folder = unbroken.scene.path(name);
+        let started = Instant::now();
+        while !sign.is_there(&folder).await {
+            assert!(child.try_wait().unwrap().is_none(), "{name}: the run was over first");
+            assert!(started.elapsed() < 20 * unbroken.took + Duration::from_secs(60), "{name} did not begin");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let status = end(&mut child, signal, name);
+        assert!(at == 0 || status.code() == Some(130), "{name}: {status}");
+        let database = unbroken.scene.database(name);
+        succeed(&scene::orchestrator().args(["db", "check"]).arg(&folder).output().unwrap());
+        let interrupted = "select cast(count(*) as real) from run where status = 'interrupted'";
+        if at == 0 {
+            // There is no run yet.
+            unbroken.finish(name).await;
+        } else {
+            assert_eq!(content_of(&database, interrupted).await, 1.0, "{name}: the run says how it ended");
+            // And once more on the way back to where it was.
+            let mut child = unbroken.scene.start(&unbroken.scene.resume_args(name));
+            std::thread::sleep(unbroken.took.mul_f64(0.15));
+            end(&mut child, Signal::SIGTERM, name);
+            unbroken.finish(name).await;
+        }
+        unbroken.assert_same(name).await;
+    }
+}
+
+/// Sends a signal and waits for the end that it asks for: 130, or, in the first moment of a process, by the signal itself.
+fn end(child: &mut Child, signal: Signal, name: &str) -> ExitStatus {
+    let sent = Instant::now();
+    nix::sys::signal::kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+    while child.try_wait().unwrap().is_none() {
+        assert!(sent.elapsed() < GRACE, "{name}: still there {} s after {signal}", GRACE.as_secs());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let status = child.wait().unwrap();
+    assert!(status.code() == Some(130) || status.signal() == Some(signal as i32), "{name}: {status}");
+    eprintln!("{name}: {signal}, {status} after {:.2} s", sent.elapsed().as_secs_f64());
+    status
+}
+
+/// Who asks twice is not kept waiting, and loses nothing either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_leaves_at_once() {
+    let unbroken = Unbroken::new().await;
+    let mut child = unbroken.scene.start(&unbroken.begin("twice"));
+    while !unbroken.checkpoints("twice").join("step-000002").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "over before it was signalled");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    end(&mut child, Signal::SIGINT, "twice");
+    unbroken.finish("twice").await;
+    unbroken.assert_same("twice").await;
 }
 
 fn largest_file(folder: &Path) -> PathBuf {
@@ -280,6 +407,7 @@ async fn a_full_disk_stops_the_run_and_room_lets_it_go_on() {
         assert_eq!(output.status.code(), Some(3), "{name}: the environment is at fault\n{stderr}");
         assert_eq!(stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{name}:\n{stderr}");
         assert!(!stderr.contains("panicked"), "{name}:\n{stderr}");
+        assert_sound(&unbroken.scene.path(name), &format!("{name}, full")).await;
         unbroken.finish(name).await;
         unbroken.assert_same(name).await;
     }

@@ -80,7 +80,7 @@ fn a_text_is_given_up_only_when_no_end_could_heal_it() {
 }
 
 #[test]
-fn a_megabyte_of_anything_takes_milliseconds() {
+fn a_megabyte_of_anything_takes_no_time() {
     let noise = |alphabet: &[u8]| -> String {
         let mut state = 1_u64;
         let mut draw = || {
@@ -110,7 +110,7 @@ fn a_megabyte_of_anything_takes_milliseconds() {
         counted,
     ];
     for text in texts {
-        // The best of three, since other tests run beside this one.
+        // Minutes if anything were quadratic; the best of three, since other tests run beside this one.
         let mut best = Duration::MAX;
         for _ in 0..3 {
             let started = Instant::now();
@@ -118,7 +118,7 @@ fn a_megabyte_of_anything_takes_milliseconds() {
             best = best.min(started.elapsed());
         }
         let begin: String = text.chars().take(30).collect();
-        assert!(best < Duration::from_millis(100), "{} bytes of `{begin}`: {best:?}", text.len());
+        assert!(best < Duration::from_secs(1), "{} bytes of `{begin}`: {best:?}", text.len());
     }
 }
 

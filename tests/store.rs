@@ -9,8 +9,8 @@ mod support;
 
 use orchestrator::error::{FailureClass, Hint};
 use orchestrator::store::{
-    Confirmation, Metric, NewSlot, NewStep, NewTree, Reader, RunEnd, RunStatus, StepEnd, StepStatus, Store, StoreError,
-    StoreOptions, TreeFilter, TreeStatus,
+    Confirmation, Metric, NewSlot, NewStep, NewTree, NewWeightVersion, Reader, RunEnd, RunStatus, StepEnd, StepStatus,
+    Store, StoreError, StoreOptions, TreeFilter, TreeStatus,
 };
 use orchestrator::types::{NodeId, ProblemId, Provenance, RoundId, RunId, StepId, TreeKind, Verdict, WeightVersion};
 use sqlx::{Connection, SqliteConnection};
@@ -124,6 +124,56 @@ async fn a_weight_version_is_recorded_before_it_is_confirmed() {
 
     let unknown = store.confirm_weight_version(run, WeightVersion(3), confirmation).await.unwrap_err();
     assert_eq!(unknown.to_string(), "there is no weight version `3` in the database");
+}
+
+/// A step was cut off after its weights were recorded; repeated, it makes no update, and a later step makes the weights of
+/// this number.
+#[tokio::test]
+async fn weights_are_of_the_step_that_made_them_last() {
+    let (_folder, store) = fresh().await;
+    let run = store.create_run(new_run()).await.unwrap();
+    let reader = store.reader();
+    store.record_weight_version(new_weights(run, 0)).await.unwrap();
+    let problems = store.insert_problems(vec![new_problem("a", "1 + 1", "2")]).await.unwrap();
+    store.begin_step(new_step(run, 1, &problems)).await.unwrap();
+    store.record_weight_version(new_weights(run, 1)).await.unwrap();
+    let skipped = StepEnd { update_skip_reason: Some("no signal".into()), ..StepEnd::default() };
+    store.finish_step(run, StepId(1), skipped, Vec::new()).await.unwrap();
+    let second = NewStep { search_weight_version: WeightVersion(0), ..new_step(run, 2, &problems) };
+    store.begin_step(second).await.unwrap();
+    let of_second = NewWeightVersion { step: Some(StepId(2)), may_differ: true, ..new_weights(run, 1) };
+    for weights in [of_second.clone(), NewWeightVersion { digest: "e".repeat(64), ..of_second }] {
+        store.record_weight_version(weights.clone()).await.unwrap();
+        let row = reader.weight_version(run, WeightVersion(1)).await.unwrap().unwrap();
+        assert_eq!((row.step_id, row.digest), (Some(StepId(2)), weights.digest));
+    }
+    let end = StepEnd { produced_weight_version: Some(WeightVersion(1)), ..StepEnd::default() };
+    store.finish_step(run, StepId(2), end, Vec::new()).await.unwrap();
+    let broken: Vec<_> = reader.check(false).await.unwrap().into_iter().filter(|finding| !finding.holds()).collect();
+    assert_eq!(
+        broken.iter().map(|finding| finding.rule.as_str()).collect::<Vec<_>>(),
+        ["slots_grown"],
+        "no tree was grown"
+    );
+}
+
+#[tokio::test]
+async fn weights_that_are_given_up_are_remembered_until_they_are_written_again() {
+    let (_folder, store) = fresh().await;
+    let run = store.create_run(new_run()).await.unwrap();
+    store.record_weight_version(new_weights(run, 0)).await.unwrap();
+    store.drop_weight_versions(run, vec![WeightVersion(0), WeightVersion(9)]).await.unwrap();
+    let dropped = async || store.reader().weight_versions(run).await.unwrap().remove(0).dropped_at_ms;
+    let first = dropped().await;
+    assert!(first.is_some());
+    store.drop_weight_versions(run, vec![WeightVersion(0)]).await.unwrap();
+    assert_eq!(dropped().await, first, "when it was given up first");
+    store.record_weight_version(new_weights(run, 0)).await.unwrap();
+    assert_eq!(dropped().await, None);
+    store.drop_weight_versions(run, vec![WeightVersion(0)]).await.unwrap();
+    let other = NewWeightVersion { digest: "e".repeat(64), may_differ: true, ..new_weights(run, 0) };
+    store.record_weight_version(other).await.unwrap();
+    assert_eq!(dropped().await, None);
 }
 
 #[tokio::test]

@@ -133,6 +133,20 @@ async fn a_round_is_begun_filtered_trained_and_finished() {
         assert_eq!((longer.status, longer.last_step_id, longer.ended_at_ms), (RoundStatus::Training, StepId(6), None));
         assert_eq!(longer.filtered_at_ms, row.filtered_at_ms);
     }
+    // Fewer steps than are to come: the round ends sooner, but not before its last finished step.
+    let skipped = StepEnd { update_skip_reason: Some("no signal".into()), ..StepEnd::default() };
+    for step in 1..=3 {
+        let plan = NewStep { search_weight_version: WeightVersion(0), ..new_step(run, step, &problems) };
+        store.begin_step(plan).await.unwrap();
+        if step < 3 {
+            store.finish_step(run, StepId(step), skipped.clone(), Vec::new()).await.unwrap();
+        }
+    }
+    for (asked, last) in [(5, 5), (3, 3), (1, 2), (6, 6), (2, 2)] {
+        store.reopen_round(run, round, StepId(asked)).await.unwrap();
+        let row = reader.rounds(run).await.unwrap().remove(0);
+        assert_eq!((row.status, row.last_step_id), (RoundStatus::Training, StepId(last)), "asked for {asked}");
+    }
     store.finish_round(run, round).await.unwrap();
     let unknown = store.reopen_round(run, RoundId(2), StepId(6)).await;
     assert!(matches!(unknown, Err(StoreError::NotFound { what: "round", .. })));

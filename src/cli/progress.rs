@@ -1,12 +1,13 @@
 //! What a person sees of a run: a bar for the step in progress and one line per finished step, on stderr.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::run::{Evaluation, Event, StepSummary};
-use crate::types::Verdict;
+use crate::types::{StepId, Verdict, WeightVersion};
 
 /// Draws the events of a run. On a terminal a live bar, elsewhere only the lines.
 #[derive(Debug)]
@@ -19,14 +20,28 @@ pub struct Progress {
 struct State {
     bar: Option<ProgressBar>,
     steps: u64,
-    /// Trees or problems that are finished.
+    /// Problems that are finished.
     finished: u64,
-    solved: u64,
-    is_searching: bool,
+    /// Searches that are not over. Of those that run side by side the oldest is shown.
+    searches: BTreeMap<StepId, Search>,
+    /// The one that the bar is of.
+    shown: Option<StepId>,
+    /// Something else is shown, that the run waits for.
+    is_busy: bool,
     tokens: usize,
-    search_started: Instant,
+    /// Since when these are counted.
+    since: Instant,
     /// What a benchmark knows so far.
     sampling: Option<Sampling>,
+}
+
+/// The search of one step.
+#[derive(Debug)]
+struct Search {
+    trees: usize,
+    weight_version: WeightVersion,
+    finished: u64,
+    solved: u64,
 }
 
 /// Samples of a benchmark.
@@ -64,10 +79,11 @@ impl Progress {
                 bar: None,
                 steps: u64::from(steps),
                 finished: 0,
-                solved: 0,
-                is_searching: false,
+                searches: BTreeMap::new(),
+                shown: None,
+                is_busy: false,
                 tokens: 0,
-                search_started: Instant::now(),
+                since: Instant::now(),
                 sampling: None,
             }),
         }
@@ -123,25 +139,30 @@ impl Progress {
                     .set_message(format!("measuring {problems} held-out problems after step {step}"));
             }
             Event::Evaluated(evaluation) => {
-                state.clear();
+                state.go_on(&self.draw);
                 drop(state);
                 self.line(&evaluation_line(&evaluation));
             }
             Event::SearchStarted { step, trees, weight_version } => {
-                let what = format!("step {step}/{} search v{weight_version}", state.steps);
-                state.count(&self.draw, trees, &what, "trees");
+                state.searches.insert(step, Search { trees, weight_version, finished: 0, solved: 0 });
+                if !state.is_busy {
+                    state.show_search(&self.draw);
+                }
             }
             Event::Expanded { tokens } => {
                 state.tokens += tokens;
                 state.describe();
             }
-            Event::TreeFinished { solved, .. } => {
-                state.solved += u64::from(solved);
-                state.is_searching = true;
-                state.advance();
+            Event::TreeFinished { step, solved, .. } => {
+                if let Some(search) = state.searches.get_mut(&step) {
+                    search.finished += 1;
+                    search.solved += u64::from(solved);
+                }
+                state.show();
             }
             Event::UpdateStarted { step } => {
                 let steps = state.steps;
+                state.searches.remove(&step);
                 state.spinner(&self.draw).set_message(format!("step {step}/{steps} update"));
             }
             Event::PublishStarted { step, weight_version } => {
@@ -149,7 +170,7 @@ impl Progress {
                 state.spinner(&self.draw).set_message(format!("step {step}/{steps} reload v{weight_version}"));
             }
             Event::StepFinished(summary) => {
-                state.clear();
+                state.go_on(&self.draw);
                 let steps = state.steps;
                 drop(state);
                 self.line(&step_line(&summary, steps));
@@ -191,24 +212,45 @@ impl Progress {
 
 impl State {
     fn clear(&mut self) {
+        (self.shown, self.is_busy) = (None, false);
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
 
+    /// What was waited for is over: a search may be under way.
+    fn go_on(&mut self, draw: &MultiProgress) {
+        self.clear();
+        self.show_search(draw);
+    }
+
     fn spinner(&mut self, draw: &MultiProgress) -> &ProgressBar {
         self.clear();
+        self.is_busy = true;
         let bar = draw.add(ProgressBar::new_spinner());
         bar.set_style(style("{spinner} {msg} {elapsed}"));
         bar.enable_steady_tick(Duration::from_millis(200));
         self.bar.insert(bar)
     }
 
+    /// The oldest search, unless it is shown already.
+    fn show_search(&mut self, draw: &MultiProgress) {
+        let Some((&step, search)) = self.searches.first_key_value() else { return };
+        if self.shown == Some(step) {
+            return;
+        }
+        let what = format!("step {step}/{} search v{}", self.steps, search.weight_version);
+        let trees = search.trees;
+        self.count(draw, trees, &what, "trees");
+        self.shown = Some(step);
+        self.show();
+    }
+
     /// A bar that counts to `total`.
     fn count(&mut self, draw: &MultiProgress, total: usize, what: &str, unit: &str) {
         self.clear();
-        (self.finished, self.solved, self.tokens, self.is_searching) = (0, 0, 0, false);
-        self.search_started = Instant::now();
+        (self.finished, self.tokens) = (0, 0);
+        self.since = Instant::now();
         let bar = draw.add(ProgressBar::new(total as u64));
         bar.set_style(style(&format!("{{prefix}} [{{bar:24}}] {{pos}}/{{len}} {unit} {{msg}} {{elapsed}}")));
         bar.set_prefix(what.to_owned());
@@ -221,26 +263,31 @@ impl State {
         self.show();
     }
 
+    fn search(&self) -> Option<&Search> {
+        self.searches.get(&self.shown?)
+    }
+
     fn show(&mut self) {
         self.describe();
-        if let Some(bar) = &self.bar {
-            bar.set_position(self.finished);
-        }
+        let Some(bar) = self.bar.as_ref().filter(|_| !self.is_busy) else { return };
+        let finished = self.search().map_or(self.finished, |search| search.finished);
+        // A step may draw further problems.
+        bar.set_length(finished.max(bar.length().unwrap_or(0)));
+        bar.set_position(finished);
     }
 
     fn describe(&self) {
-        if let Some(bar) = &self.bar {
-            let elapsed = self.search_started.elapsed();
-            let rate = self.tokens as f64 / elapsed.as_secs_f64().max(1e-9);
-            let solved = if let Some(sampling) = &self.sampling {
-                sampling.describe(elapsed)
-            } else if self.is_searching && self.finished > 0 {
-                format!(" solved {:.0} % |", 100.0 * self.solved as f64 / self.finished as f64)
-            } else {
-                String::new()
-            };
-            bar.set_message(format!("| {rate:.0} tokens/s |{solved}"));
-        }
+        let Some(bar) = self.bar.as_ref().filter(|_| !self.is_busy) else { return };
+        let elapsed = self.since.elapsed();
+        let rate = self.tokens as f64 / elapsed.as_secs_f64().max(1e-9);
+        let solved = match (&self.sampling, self.search()) {
+            (Some(sampling), _) => sampling.describe(elapsed),
+            (None, Some(search)) if search.finished > 0 => {
+                format!(" solved {:.0} % |", 100.0 * search.solved as f64 / search.finished as f64)
+            }
+            _ => String::new(),
+        };
+        bar.set_message(format!("| {rate:.0} tokens/s |{solved}"));
     }
 }
 
@@ -297,7 +344,70 @@ fn step_line(s: &StepSummary, steps: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{StepId, WeightVersion};
+    use crate::types::RoundId;
+
+    fn finished(step: i64) -> Event {
+        Event::TreeFinished { step: StepId(step), solved: true, verdicts: Vec::new() }
+    }
+
+    fn started(step: i64, trees: usize) -> Event {
+        Event::SearchStarted { step: StepId(step), trees, weight_version: WeightVersion(3) }
+    }
+
+    fn summary(step: i64) -> StepSummary {
+        StepSummary {
+            round: RoundId(1),
+            step: StepId(step),
+            trees: 3,
+            solved_trees: 0,
+            failed_trees: 0,
+            replays: 0,
+            tokens_saved: 0.0,
+            cached_trajectories: 0,
+            defective_trajectories: 0,
+            trajectories: 0,
+            distinct_trajectories: 0,
+            terminal_pass_frac: 0.0,
+            mean_reward: 0.0,
+            generated_tokens: 0,
+            search: Duration::ZERO,
+            train: Duration::ZERO,
+            publish: Duration::ZERO,
+            wall: Duration::ZERO,
+            generating: Duration::ZERO,
+            loss: None,
+            grad_norm: None,
+            engine_ratio_mean: None,
+            groups_skipped: 0,
+            is_diverged: false,
+            search_version: WeightVersion(3),
+            weight_version: WeightVersion(4),
+        }
+    }
+
+    #[test]
+    fn trees_count_for_the_step_that_they_belong_to() {
+        let progress = Progress::new(9);
+        let shown = || {
+            let state = progress.state.lock().unwrap();
+            let bar = state.bar.as_ref().unwrap();
+            (bar.prefix(), bar.position(), bar.length())
+        };
+        let of = |step: i64, at: u64, len: u64| (format!("step {step}/9 search v3"), at, Some(len));
+        [started(4, 3), finished(4), started(5, 2), finished(5), finished(4)].into_iter().for_each(|e| progress.on(e));
+        assert_eq!(shown(), of(4, 2, 3), "the tail of the older search is what is waited for");
+        progress.on(finished(4));
+        progress.on(finished(4));
+        assert_eq!(shown(), of(4, 4, 4), "a further problem was drawn");
+        progress.on(Event::UpdateStarted { step: StepId(4) });
+        for event in [finished(5), started(6, 7), Event::Expanded { tokens: 5 }] {
+            progress.on(event);
+        }
+        let message = progress.state.lock().unwrap().bar.as_ref().unwrap().message();
+        assert_eq!(message, "step 4/9 update", "searches beside it do not get in its way");
+        progress.on(Event::StepFinished(Box::new(summary(4))));
+        assert_eq!(shown(), of(5, 2, 2), "with what ended meanwhile");
+    }
 
     #[test]
     fn a_measurement_of_which_nothing_is_known_is_not_zero() {

@@ -13,6 +13,7 @@ use crate::types::RunId;
 /// Trains a model by tree search.
 ///
 /// Example: orchestrator run --config configs/quickstart.toml --set run.steps=5
+///
 /// Example: orchestrator run --resume runs/quickstart
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -81,12 +82,16 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
         return Ok(0);
     }
     let outcome = carry_out(job, printer)?;
+    // A run is done without them, and `orchestrator export model` writes them as well.
+    if let Err(failure) = runtime()?.block_on(super::export::write_cards(&outcome.dir, outcome.run)) {
+        printer.note(&format!("warning: the weights have no model card: {failure}"));
+    }
     printer.note(&closing_lines(&outcome));
     if !outcome.curve.is_empty() {
         printer.note(&learning_table(&outcome.curve, printer.width()));
     }
     match outcome.ended {
-        Ended::AllSteps | Ended::NothingHard => Ok(0),
+        Ended::AllSteps | Ended::NothingHard | Ended::TokensSpent => Ok(0),
         Ended::Interrupted => Ok(INTERRUPTED),
     }
 }
@@ -137,6 +142,7 @@ fn closing_lines(outcome: &Outcome) -> String {
     let how = match outcome.ended {
         Ended::AllSteps => "done",
         Ended::NothingHard => "done: no hard problem is left",
+        Ended::TokensSpent => "done: `run.max_generated_tokens` are spent",
         Ended::Interrupted => "interrupted",
     };
     let weights = match &outcome.weights {
@@ -146,7 +152,7 @@ fn closing_lines(outcome: &Outcome) -> String {
     let dir = outcome.dir.display();
     let resume = match outcome.ended {
         Ended::Interrupted => format!("\ngo on: orchestrator run --resume {dir}"),
-        Ended::AllSteps | Ended::NothingHard => String::new(),
+        Ended::AllSteps | Ended::NothingHard | Ended::TokensSpent => String::new(),
     };
     format!("{how}: {} steps, {weights}\nlook: orchestrator inspect {dir}{resume}", outcome.steps_done)
 }

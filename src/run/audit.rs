@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::Config;
-use crate::store::{Finding, Reader, RunRow, SolutionFilter, WeightHistory};
+use crate::store::{Finding, Reader, RunRow, SolutionFilter, WeightVersionRow};
 use crate::trainer::export;
 use crate::types::{RunId, Verdict, WeightManifest, WeightVersion};
 use crate::verify::Grader;
@@ -21,8 +22,17 @@ pub struct RecordedRun {
     pub config: Config,
 }
 
-/// Whether the weights that each run keeps lie on disk, whole: the newest confirmed ones and every `run.keep_every`-th.
-/// `dir` is the run folder, where they are looked for if they are not where they were written. `deep` reads them all.
+/// Start of the name of a folder that is being replaced or removed (`trainer/folder.rs`).
+const REPLACED: &str = ".removing-";
+
+/// Looks at the weights of a run that goes on before what was not found is believed to be lost, and the pause between two:
+/// while the database was read, versions came and went.
+const LOOKS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether the weights that each run keeps lie on disk, whole: those of its last finished step and every
+/// `run.keep_every`-th, unless they were given up. `dir` is the run folder, where they are looked for if they are not where
+/// they were written. `deep` reads them all. Right also while a run goes on.
 ///
 /// # Errors
 /// The database cannot be read.
@@ -34,21 +44,28 @@ pub async fn weights_on_disk(
 ) -> Result<Vec<Finding>, RunError> {
     let (mut missing, mut changed) = (Vec::new(), Vec::new());
     for run in runs {
-        let versions = reader.weight_history(run.row.run_id).await?;
-        let done = reader.done_steps(run.row.run_id).await?;
-        let newest = done.iter().filter_map(produced).max().unwrap_or(WeightVersion::INITIAL);
-        for weights in kept(&versions, newest, run.config.run.keep_every) {
-            let place = format!("run {}, weights {}", run.row.run_id, weights.weight_version);
-            match folder_of(weights, dir, run.row.run_id) {
-                None => missing.push(format!("{place}: no folder `{}`", weights.path)),
-                Some(folder) => changed.extend(fault(weights, &folder, deep).map(|fault| format!("{place}: {fault}"))),
+        let mut kept = Kept::read(reader, run).await?;
+        for look in 1.. {
+            let found = kept.look(dir, deep);
+            let is_well = found.missing.is_empty() && found.changed.is_empty();
+            if !is_well && look < LOOKS {
+                tokio::time::sleep(PAUSE).await;
+                let now = Kept::read(reader, run).await?;
+                // Of two looks under the same rows the second is right: a folder has no name while it is replaced.
+                if look == 1 || now != kept {
+                    kept = now;
+                    continue;
+                }
             }
+            missing.extend(found.missing);
+            changed.extend(found.changed);
+            break;
         }
     }
     Ok(vec![
         Finding::of(
             "weights_kept",
-            "the weights of the last finished step and every `run.keep_every`-th are on disk",
+            "the weights of the last finished step and every `run.keep_every`-th that was not given up are on disk",
             &missing,
         ),
         Finding::of(
@@ -59,24 +76,67 @@ pub async fn weights_on_disk(
     ])
 }
 
+/// The weights of a run that should be on disk.
+#[derive(PartialEq)]
+struct Kept {
+    run: RunId,
+    versions: Vec<WeightVersionRow>,
+}
+
+/// What is wrong with them.
+struct Faults {
+    missing: Vec<String>,
+    changed: Vec<String>,
+}
+
+impl Kept {
+    async fn read(reader: &Reader, run: &RecordedRun) -> Result<Kept, RunError> {
+        let id = run.row.run_id;
+        // In this order: weights are given up only after a later step is over.
+        let done = reader.done_steps(id).await?;
+        let mut versions = reader.weight_versions(id).await?;
+        let newest = done.iter().filter_map(produced).max().unwrap_or(WeightVersion::INITIAL);
+        let keep_every = run.config.run.keep_every;
+        versions.retain(|weights| is_kept(weights, newest, keep_every));
+        Ok(Kept { run: id, versions })
+    }
+
+    fn look(&self, dir: &Path, deep: bool) -> Faults {
+        let mut faults = Faults { missing: Vec::new(), changed: Vec::new() };
+        for weights in &self.versions {
+            let place = format!("run {}, weights {}", self.run, weights.weight_version);
+            match folder_of(weights, dir, self.run) {
+                None => faults.missing.push(format!("{place}: no folder `{}`", weights.path)),
+                Some(folder) => {
+                    faults.changed.extend(fault(weights, &folder, deep).map(|fault| format!("{place}: {fault}")));
+                }
+            }
+        }
+        faults
+    }
+}
+
 /// `newest` are those of the last finished step: later ones, of a step that was cut off, are made again.
-fn kept(versions: &[WeightHistory], newest: WeightVersion, keep_every: u32) -> Vec<&WeightHistory> {
-    let is_kept = |weights: &&WeightHistory| {
-        let version = weights.weight_version;
-        let is_nth = keep_every > 0 && version.0.is_multiple_of(u64::from(keep_every));
-        weights.is_confirmed && (version == newest || (is_nth && version < newest))
-    };
-    versions.iter().filter(is_kept).collect()
+fn is_kept(weights: &WeightVersionRow, newest: WeightVersion, keep_every: u32) -> bool {
+    let version = weights.weight_version;
+    let is_nth = keep_every > 0 && version.0.is_multiple_of(u64::from(keep_every));
+    let is_there = weights.confirmed_at_ms.is_some() && weights.dropped_at_ms.is_none();
+    is_there && (version == newest || (is_nth && version < newest))
 }
 
-/// Where they were written, or the same place in a run folder that was moved.
-fn folder_of(weights: &WeightHistory, dir: &Path, run: RunId) -> Option<PathBuf> {
+/// Where they were written, or the same place in a run folder that was moved. A folder that is being replaced may have been
+/// left under its other name by a kill; a resume writes it anew.
+fn folder_of(weights: &WeightVersionRow, dir: &Path, run: RunId) -> Option<PathBuf> {
     let written = PathBuf::from(&weights.path);
-    let moved = dir.join(format!("run-{run}/weights")).join(written.file_name()?);
-    [written, moved].into_iter().find(|folder| folder.is_dir())
+    let name = written.file_name()?.to_owned();
+    let moved = dir.join(format!("run-{run}/weights")).join(&name);
+    let mut aside = std::ffi::OsString::from(REPLACED);
+    aside.push(&name);
+    let replaced = [written.with_file_name(&aside), moved.with_file_name(&aside)];
+    [written, moved].into_iter().chain(replaced).find(|folder| folder.is_dir())
 }
 
-fn fault(weights: &WeightHistory, folder: &Path, deep: bool) -> Option<String> {
+fn fault(weights: &WeightVersionRow, folder: &Path, deep: bool) -> Option<String> {
     let manifest = folder.join("manifest.json");
     let manifest = match std::fs::read_to_string(&manifest).map(|text| serde_json::from_str::<WeightManifest>(&text)) {
         Ok(Ok(manifest)) => manifest,

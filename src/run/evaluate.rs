@@ -89,7 +89,9 @@ impl Evaluator {
                 Ok((place, answers))
             }
         });
-        in_flight(&self.explorer.room, tasks, async |(place, answers)| {
+        // Before the trees of later steps that are under way: the run waits for it.
+        let room = self.explorer.room.ranked(step);
+        in_flight(&room, tasks, async |(place, answers)| {
             // A problem that the server refuses is one that the policy does not solve, and is told of.
             let answers = answers.unwrap_or_else(|refusal| {
                 refused += 1;

@@ -75,6 +75,8 @@ pub enum Event {
     },
     /// One tree is finished and stored.
     TreeFinished {
+        /// The step that it belongs to: the last trees of one may end beside the first of the next.
+        step: StepId,
         /// A correct trajectory was found.
         solved: bool,
         /// Verdicts of its trajectories.

@@ -3,8 +3,10 @@
 //! [`Room`] counts the sequences that the work under way may ask for, and work is begun only while these are fewer than the
 //! engine takes and a half more. So the engine never waits for the orchestrator, what is begun never waits behind a long queue
 //! of what is not, and memory goes by the engine, not by the number of problems. One room for all work of a run: a step
-//! whose last trees leave it free is followed by the next one's first.
+//! whose last trees leave it free is followed by the next one's first. Where several have work waiting, that of the lowest
+//! rank goes first: what a step waits for does not stand behind trees of a later one.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -16,6 +18,8 @@ use super::RunError;
 #[derive(Clone, Debug)]
 pub struct Room {
     shared: Arc<Shared>,
+    /// Of the work that is begun through this clone.
+    rank: u32,
 }
 
 #[derive(Debug)]
@@ -26,13 +30,15 @@ struct Shared {
     changed: Notify,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     /// Sequences that work under way may ask for at once.
     sequences: usize,
     /// Pieces of work under way.
     work: usize,
     most_work: usize,
+    /// Flights with work that is not begun, by their rank.
+    waiting: BTreeMap<u32, usize>,
 }
 
 /// One piece of work under way and the sequences that it may ask for, until dropped.
@@ -47,7 +53,12 @@ impl Room {
     /// and while answers are judged.
     pub fn new(max_sequences: usize) -> Room {
         let enough = max_sequences.saturating_add(max_sequences.div_ceil(2)).max(1);
-        Room { shared: Arc::new(Shared { enough, state: Mutex::default(), changed: Notify::new() }) }
+        Room { shared: Arc::new(Shared { enough, state: Mutex::default(), changed: Notify::new() }), rank: 0 }
+    }
+
+    /// The same room for work that waits until none of a lower rank is waiting.
+    pub fn ranked(&self, rank: u32) -> Room {
+        Room { shared: self.shared.clone(), rank }
     }
 
     /// Begins a piece of work that asks for `sequences` at a time.
@@ -69,8 +80,11 @@ impl Room {
         most
     }
 
+    /// Whether work of this rank may be begun.
     fn is_open(&self) -> bool {
-        self.lock().sequences < self.shared.enough
+        let state = self.lock();
+        let goes_first = state.waiting.first_key_value().is_none_or(|(first, _)| *first >= self.rank);
+        goes_first && state.sequences < self.shared.enough
     }
 
     async fn opened(&self) {
@@ -88,6 +102,32 @@ impl Room {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change below leaves the state whole.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A flight that has work waiting, until dropped.
+#[derive(Debug)]
+struct Place {
+    room: Room,
+}
+
+impl Place {
+    fn take(room: &Room) -> Place {
+        *room.lock().waiting.entry(room.rank).or_default() += 1;
+        Place { room: room.clone() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let rank = self.room.rank;
+        let mut state = self.room.lock();
+        if let Some(count) = state.waiting.get_mut(&rank) {
+            *count -= 1;
+        }
+        state.waiting.retain(|_, count| *count > 0);
+        drop(state);
+        self.room.shared.changed.notify_waiters();
     }
 }
 
@@ -145,7 +185,7 @@ where
 pub struct Flight<I, T> {
     room: Room,
     /// Until the last of them was begun.
-    waiting: Option<I>,
+    waiting: Option<(I, Place)>,
     running: JoinSet<Result<T, RunError>>,
 }
 
@@ -157,7 +197,7 @@ where
 {
     /// Begins nothing yet.
     pub fn new(room: &Room, tasks: impl IntoIterator<IntoIter = I>) -> Flight<I, T> {
-        Flight { room: room.clone(), waiting: Some(tasks.into_iter()), running: JoinSet::new() }
+        Flight { room: room.clone(), waiting: Some((tasks.into_iter(), Place::take(room))), running: JoinSet::new() }
     }
 
     /// The outcome of the task that ends next; `None` when all have ended.
@@ -179,7 +219,7 @@ where
 
     /// Begins what there is room for.
     fn begin(&mut self) {
-        while let Some(waiting) = &mut self.waiting
+        while let Some((waiting, _)) = &mut self.waiting
             && self.room.is_open()
         {
             match waiting.next() {
@@ -244,6 +284,40 @@ mod tests {
         };
         in_flight(&room, (0..3).map(|_| large()), async |()| Ok(())).await.unwrap();
         assert_eq!(room.take_most_work(), 1);
+    }
+
+    /// The search of a later step has most of the room and more to come when the current one draws further problems.
+    #[tokio::test]
+    async fn the_lowest_rank_goes_first_also_where_it_comes_later() {
+        let room = Room::new(4);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let tasks = |rank: u32, count: usize| {
+            let (room, order) = (room.ranked(rank), order.clone());
+            (0..count).map(move |_| {
+                let (share, order) = (room.share(2), order.clone());
+                async move {
+                    order.lock().unwrap().push(rank);
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                    drop(share);
+                    Ok(())
+                }
+            })
+        };
+        let mut later = Flight::new(&room.ranked(7), tasks(7, 9));
+        later.begin();
+        let first = room.ranked(6);
+        let current = in_flight(&first, tasks(6, 5), async |()| Ok(()));
+        let rest = async {
+            while let Some(ended) = later.next().await {
+                ended?;
+            }
+            Ok::<(), RunError>(())
+        };
+        tokio::try_join!(rest, current).unwrap();
+        assert_eq!(*order.lock().unwrap(), [[7; 3].as_slice(), &[6; 5], &[7; 6]].concat());
+        // One that is called off stands in nobody's way.
+        drop(Flight::new(&room.ranked(1), tasks(1, 2)));
+        in_flight(&room.ranked(7), tasks(7, 1), async |()| Ok(())).await.unwrap();
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ mod event;
 mod explore;
 mod flight;
 mod judge;
+pub mod learn;
 mod lock;
 mod memory_plan;
 mod meter;
@@ -35,6 +36,7 @@ mod rollout;
 mod shutdown;
 mod step;
 pub mod supervise;
+pub mod tensorboard;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -89,6 +91,8 @@ pub enum Ended {
     AllSteps,
     /// The filter of a round found no hard problem.
     NothingHard,
+    /// `run.max_generated_tokens` are spent.
+    TokensSpent,
     /// The run was called off; finished steps and trees are kept.
     Interrupted,
 }
@@ -132,11 +136,14 @@ pub async fn run(job: Job, observer: Observer, cancel: CancellationToken) -> Res
     };
     let mut reached = Reached::default();
     let is_resumed = resume.is_some();
+    let follower = tensorboard::Follower::start(store.reader().clone(), run, &dir, observer.clone());
+    let observer = follower.observer(observer);
     let result = train(&config, inputs, &store, run, goal, is_resumed, &observer, &cancel, &mut reached).await;
+    follower.finish().await;
     let end = match &result {
         // What a filter leaves undone is for a resume.
         Ok(Ended::AllSteps) if goal == Goal::Filter => RunEnd::Interrupted,
-        Ok(Ended::AllSteps | Ended::NothingHard) => RunEnd::Done,
+        Ok(Ended::AllSteps | Ended::NothingHard | Ended::TokensSpent) => RunEnd::Done,
         Ok(Ended::Interrupted) => RunEnd::Interrupted,
         Err(error) => RunEnd::Failed { error: crate::error::chain(error).join(": ") },
     };

@@ -1,7 +1,9 @@
 //! New weights on their way into the server: export, record, reload, confirm. Owner of the current version.
 //!
 //! The version row is committed before the server is touched, so that after a stop at any instant the store says which
-//! weights the server should hold; it is confirmed only after checksums and canary agree.
+//! weights the server should hold; it is confirmed only after checksums and canary agree. Older versions go once the step
+//! that made the new one is committed, and the store is told before they do: so what it says is kept lies on disk at every
+//! instant, whole.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use crate::store::Store;
 use crate::trainer::{Trainer, folder};
 use crate::types::{RunId, StepId, TokenId, WeightManifest, WeightVersion};
 
+use super::restore::described;
 use super::{Event, Observer, RunError, record};
 
 /// Publishes weights and knows which version the server holds.
@@ -123,7 +126,31 @@ impl Publisher {
         step: Option<StepId>,
         repeated: u32,
     ) -> Result<Published, RunError> {
+        if repeated > 0 {
+            self.announce(version, step).await?;
+        }
         self.bring(version, step, repeated > 0).await
+    }
+
+    /// Records the bits of repeated updates, unconfirmed, where they are others than those recorded: before they take the
+    /// place of those on disk.
+    async fn announce(&self, version: WeightVersion, step: Option<StepId>) -> Result<(), RunError> {
+        let Some(recorded) = self.store.reader().weight_version(self.run, version).await? else { return Ok(()) };
+        let described = described(&self.trainer, &self.dir, version).await?;
+        if described.digest == recorded.digest {
+            return Ok(());
+        }
+        self.warn_of_other_bits(version, &recorded.digest);
+        let manifest = WeightManifest { dir: absolute(&self.version_dir(version)), ..described };
+        self.store.record_weight_version(record::weight_version(self.run, step, &manifest, true)).await?;
+        Ok(())
+    }
+
+    fn warn_of_other_bits(&self, version: WeightVersion, recorded: &str) {
+        (self.observer)(Event::Warning(format!(
+            "the repeated update gave other bits for weight version {version} than were recorded ({recorded}): recorded anew. A \
+             GPU, another processor or another `train.threads` does that"
+        )));
     }
 
     async fn bring(
@@ -140,11 +167,7 @@ impl Publisher {
             if !may_differ {
                 return Err(RunError::OtherWeights { version, dir: manifest.dir });
             }
-            (self.observer)(Event::Warning(format!(
-                "the repeated update gave other bits for weight version {version} than were recorded ({}): recorded anew. A \
-                 GPU, another processor or another `train.threads` does that",
-                recorded.digest
-            )));
+            self.warn_of_other_bits(version, &recorded.digest);
         }
         self.store.record_weight_version(record::weight_version(self.run, step, &manifest, may_differ)).await?;
         let load = {
@@ -170,7 +193,6 @@ impl Publisher {
             "weights confirmed"
         );
         self.held = Some(published.manifest.clone());
-        self.prune(version)?;
         Ok(published)
     }
 
@@ -204,13 +226,24 @@ impl Publisher {
         }
     }
 
-    /// Removes every version but the newest and those that are kept.
-    fn prune(&self, newest: WeightVersion) -> Result<(), RunError> {
-        for (version, dir) in self.versions()? {
-            let is_kept = self.keep_every > 0 && version.0.is_multiple_of(u64::from(self.keep_every));
-            if version != newest && (version > newest || !is_kept) {
-                folder::remove(&dir)?;
-            }
+    /// Lets every version go but the current one and those that are kept, when what made the current one is committed.
+    ///
+    /// # Errors
+    /// The store cannot be written, or a folder not be removed; a later call goes on.
+    pub async fn prune(&self) -> Result<(), RunError> {
+        let newest = self.current();
+        let is_kept = |version: WeightVersion| {
+            let is_nth = self.keep_every > 0 && version.0.is_multiple_of(u64::from(self.keep_every));
+            version == newest || (version < newest && is_nth)
+        };
+        let gone: Vec<_> = self.versions()?.into_iter().filter(|(version, _)| !is_kept(*version)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let versions = gone.iter().map(|(version, _)| *version).collect();
+        self.store.drop_weight_versions(self.run, versions).await?;
+        for (_, dir) in gone {
+            folder::remove(&dir)?;
         }
         Ok(())
     }
@@ -239,13 +272,16 @@ pub fn weights_dir(config: &Config, run: RunId, run_dir: &Path) -> Result<PathBu
         run_dir.join("weights")
     } else {
         // The folder of the run keeps runs of the same name and number apart.
-        let home = std::path::absolute(run_dir).unwrap_or_else(|_| run_dir.to_owned());
-        let home = crc32fast::hash(home.as_os_str().as_encoded_bytes());
+        let home = crc32fast::hash(absolute(run_dir).as_os_str().as_encoded_bytes());
         run_config.weights_dir.join(format!("{}-run-{run}-{home:08x}", run_config.name))
     };
     super::create_dir(&dir)?;
     folder::sweep(&dir)?;
     Ok(dir)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn difference(a: &[f32], b: &[f32]) -> (f64, f64) {

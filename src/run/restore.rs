@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::store::{Reader, StepRow};
 use crate::trainer::{StepReport, Trainer, folder};
-use crate::types::{RunId, StepId, WeightVersion};
+use crate::types::{RunId, StepId, WeightManifest, WeightVersion};
 
 use super::checkpoints::Checkpoints;
 use super::step::{Selection, groups_of};
@@ -105,14 +105,22 @@ impl Restorer<'_> {
 /// Digest of the trainer's weights as they would be exported.
 ///
 /// # Errors
-/// They cannot be written to a folder of their own in `dir`, which is removed again.
+/// As [`described`].
 pub async fn digest(trainer: &Trainer, dir: &Path, version: WeightVersion) -> Result<String, RunError> {
+    Ok(described(trainer, dir, version).await?.digest)
+}
+
+/// What an export of the trainer's weights would say of itself.
+///
+/// # Errors
+/// They cannot be written to a folder of their own in `dir`, which is removed again.
+pub async fn described(trainer: &Trainer, dir: &Path, version: WeightVersion) -> Result<WeightManifest, RunError> {
     let temporary = dir.join(format!(".compared.partial-{}", std::process::id()));
     let exported = trainer.export(&temporary, version).await;
     let removed = folder::remove(&temporary);
-    let digest = exported?.digest;
+    let manifest = exported?;
     removed?;
-    Ok(digest)
+    Ok(manifest)
 }
 
 /// The weights that a step made.

@@ -144,37 +144,31 @@ impl Searcher {
             recorded.insert(tree.slot);
             // The trees grew side by side: the longest says how long the search was under way before it was cut off.
             earlier = earlier.max(Duration::from_millis(tree.wall_ms));
-            (self.observer)(finished(&tree.group));
+            (self.observer)(finished(plan.step, &tree.group));
             found.add(tree);
         }
+        // All that was planned, also by a step before a restart: what a server refused then it may have accepted now, so
+        // that fewer are missing, but a slot has its tree.
+        let planned = plan.tasks.iter().filter(|task| !recorded.contains(&task.slot)).cloned();
+        self.grow(plan.step, planned.collect(), Some(all_begun), &mut found).await?;
         let mut end = plan.first.min(plan.tasks.len());
-        let mut begin = 0;
-        let mut draws = 0;
-        let mut all_begun = Some(all_begun);
-        loop {
-            let tasks = plan.tasks[begin..end].iter().filter(|task| !recorded.contains(&task.slot)).cloned();
-            self.grow(tasks.collect(), all_begun.take(), &mut found).await?;
-            if draws == self.selection.dynamic_sampling {
-                break;
-            }
-            // Slots are places: trees of later draws, stored before a restart, do not count yet.
+        for _ in 0..self.selection.dynamic_sampling {
+            // Slots are places: trees of later draws, grown before a restart, do not count yet.
             let drawn = found.groups.range(..record::saturate(end)).map(|(_, group)| group);
             let with_signal = drawn.filter(|group| self.selection.has_signal(group)).count();
             let missing = plan.first.saturating_sub(with_signal);
-            if missing == 0 {
+            let more = (end + missing).saturating_sub(plan.tasks.len()).min(plan.reserve.len());
+            if more > 0 {
+                let drawn: Vec<Task> = plan.reserve.drain(..more).collect();
+                self.store.extend_step(self.run, plan.step, drawn.iter().map(slot).collect()).await?;
+                plan.tasks.extend(drawn.iter().cloned());
+                self.grow(plan.step, drawn, None, &mut found).await?;
+            }
+            let next = (end + missing).min(plan.tasks.len());
+            if next == end {
                 break;
             }
-            draws += 1;
-            begin = end;
-            if end == plan.tasks.len() {
-                let drawn: Vec<Task> = plan.reserve.drain(..missing.min(plan.reserve.len())).collect();
-                if drawn.is_empty() {
-                    break;
-                }
-                self.store.extend_step(self.run, plan.step, drawn.iter().map(slot).collect()).await?;
-                plan.tasks.extend(drawn);
-            }
-            end = (end + missing).min(plan.tasks.len());
+            end = next;
         }
         found.search = earlier + started.elapsed();
         if found.trees == found.failed {
@@ -184,9 +178,11 @@ impl Searcher {
         Ok(found)
     }
 
-    /// All trees side by side, as many at once as keep the engine busy, begun in the order of their slots.
+    /// All trees side by side, as many at once as keep the engine busy, begun in the order of their slots and before those of
+    /// later steps.
     async fn grow(
         &self,
+        step: StepId,
         tasks: Vec<Task>,
         all_begun: Option<oneshot::Sender<()>>,
         found: &mut Found,
@@ -218,7 +214,7 @@ impl Searcher {
         // stored the moment it is finished.
         let in_order = self.explorer.engine.capabilities().is_reproducible;
         let mut held: BTreeMap<u32, (Task, Explored)> = BTreeMap::new();
-        let mut flight = Flight::new(&self.explorer.room, trees);
+        let mut flight = Flight::new(&self.explorer.room.ranked(rank(step)), trees);
         while let Some(finished) = flight.next().await {
             let (task, explored) = finished?;
             held.insert(task.slot, (task, explored));
@@ -270,7 +266,7 @@ impl Searcher {
             (self.observer)(Event::Warning(format!("a tree was given up: {error}")));
             tracing::warn!(tree_id = tree_id.0, %error, "tree given up");
         }
-        let event = finished(&group);
+        let event = finished(task.step, &group);
         let mut terminals = explored.verdicts();
         terminals.retain(|verdict| verdict.is_settled());
         found.add(RecordedTree {
@@ -290,12 +286,18 @@ impl Searcher {
 }
 
 /// What is told of a finished tree. A cached solution is no merit of the policy.
-fn finished(group: &TrajectoryGroup) -> Event {
+fn finished(step: StepId, group: &TrajectoryGroup) -> Event {
     let sampled = || group.trajectories.iter().filter(|t| t.provenance != Provenance::Cached);
     Event::TreeFinished {
+        step,
         solved: sampled().any(|t| t.verdict == Verdict::Correct),
         verdicts: sampled().map(|t| t.verdict).collect(),
     }
+}
+
+/// What belongs to a step goes before what belongs to a later one.
+pub fn rank(step: StepId) -> u32 {
+    u32::try_from(step.0).unwrap_or(u32::MAX)
 }
 
 /// The row of a task's slot.
@@ -480,6 +482,8 @@ impl Updater {
         let counts = self.explorer.engine.take_counts().await?;
         metrics.extend(counts.into_iter().map(|(name, value)| Metric { name: name.to_owned(), value }));
         self.store.finish_step(self.run, step, end, metrics).await?;
+        // Only now is the version before no longer that of the last finished step.
+        publisher.prune().await?;
         log(&summary);
         (self.observer)(Event::StepFinished(Box::new(summary.clone())));
         Ok(summary)

@@ -107,6 +107,7 @@ impl Work<'_> {
             checkpoints.clear()?;
             publisher.publish(WeightVersion::INITIAL, None).await?;
         }
+        publisher.prune().await?;
         reached.steps_done = done.last().map_or(0, |step| number(step.step_id));
         reached.weights = Some(publisher.version_dir(publisher.current()));
         (self.observer)(Event::Ready { elapsed: started.elapsed(), max_sequences: capabilities.max_sequences });
@@ -252,6 +253,11 @@ impl Rounds<'_> {
         let rounds = self.work.config.curriculum.rounds;
         self.evaluate(reached.steps_done, false).await?;
         for round in 1..=rounds {
+            // A round that was begun goes on: its filter is always followed by a step.
+            let is_begun = store.reader().rounds(run).await?.iter().any(|row| row.round_id.0 == i64::from(round));
+            if !is_begun && self.is_spent().await? {
+                return self.end_early(reached).await;
+            }
             let hard = self.curriculum.open(round, self.publisher.current()).await?;
             if self.work.goal == Goal::Filter {
                 return Ok(Ended::AllSteps);
@@ -262,14 +268,36 @@ impl Rounds<'_> {
                 return Ok(Ended::NothingHard);
             }
             self.updater.begin();
-            self.steps(&hard, done.len(), reached).await?;
+            let is_spent = self.steps(&hard, done.len(), reached).await?;
             store.finish_round(run, hard.round).await?;
+            if is_spent {
+                return self.end_early(reached).await;
+            }
         }
         Ok(Ended::AllSteps)
     }
 
-    /// The steps of a round that are not done yet.
-    async fn steps(&mut self, hard: &HardSet, done: usize, reached: &mut Reached) -> Result<(), RunError> {
+    /// The end of a run whose tokens are spent.
+    async fn end_early(&mut self, reached: &Reached) -> Result<Ended, RunError> {
+        self.evaluate(reached.steps_done, true).await?;
+        Ok(Ended::TokensSpent)
+    }
+
+    /// Whether `run.max_generated_tokens` are spent: what the store has of finished steps and of filters.
+    async fn is_spent(&self) -> Result<bool, RunError> {
+        let most = self.work.config.run.max_generated_tokens;
+        if most == 0 {
+            return Ok(false);
+        }
+        let reader = self.work.store.reader();
+        let steps = reader.done_steps(self.work.run).await?;
+        let in_steps: u64 = steps.iter().filter_map(|step| Some(step.end.as_ref()?.generated_tokens)).sum();
+        let rounds = reader.round_summary(self.work.run).await?;
+        Ok(in_steps + rounds.iter().map(|round| round.generated_tokens).sum::<u64>() >= most)
+    }
+
+    /// The steps of a round that are not done yet; true where the tokens of the run are spent before the last one.
+    async fn steps(&mut self, hard: &HardSet, done: usize, reached: &mut Reached) -> Result<bool, RunError> {
         let ahead = match self.work.config.run.pipeline {
             Pipeline::Sync => 0,
             Pipeline::Overlap => self.work.config.run.max_staleness,
@@ -282,6 +310,9 @@ impl Rounds<'_> {
         let first = hard.first_step.max(u32::try_from(done).unwrap_or(u32::MAX).saturating_add(1));
         let mut next = first;
         for step in first..=hard.last_step {
+            if step > hard.first_step && self.is_spent().await? {
+                return Ok(true);
+            }
             let newest = step.saturating_add(ahead).min(hard.last_step);
             let found = loop {
                 let Some(oldest) = searches.front_mut() else {
@@ -316,7 +347,7 @@ impl Rounds<'_> {
             }
             self.evaluate(step, false).await?;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Begins the search of a step as a task of its own; what is returned says when all of its trees are under way.

@@ -245,6 +245,13 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether a tree cannot be read since its tokens or logprobs were dropped, on purpose as a rule.
+    pub fn is_dropped_content(&self) -> bool {
+        matches!(self, StoreError::NotFound { what: CONTENT, .. })
+    }
+}
+
 impl Hint for StoreError {
     fn class(&self) -> FailureClass {
         match self {

@@ -217,9 +217,9 @@ impl Store {
         self.write(BeginTraining { run, round }).await
     }
 
-    /// Takes up a round whose last planned step may have moved because the run was given more steps: a round that ends
-    /// before `last_step` now ends there, and trains again if it was done. On one that ends there already, or later, it
-    /// does nothing.
+    /// Takes up a round whose last planned step may have moved because the run was given more steps, or fewer: a round that
+    /// ends before `last_step` now ends there, and trains again if it was done; one that would end later now ends there,
+    /// or with its last finished step. On one that is done, and has no more to do, it does nothing.
     ///
     /// # Errors
     /// There is no such round, or the database cannot be written.

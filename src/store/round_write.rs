@@ -145,10 +145,18 @@ impl Write for ReopenRound {
     async fn apply(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
         // Also the check that there is such a round.
         status(conn, self.run, self.round).await?;
+        // What is done stays within the round, whatever is asked for now.
         sqlx::query(
             "update round
-             set last_step_id = ?3, status = case status when 'done' then 'training' else status end, ended_at_ms = null
-             where run_id = ?1 and round_id = ?2 and last_step_id < ?3",
+             set last_step_id = max(?3, done.step_id), status = case status when 'done' then 'training' else status end,
+                 ended_at_ms = null
+             from (
+                 select coalesce(max(step_id), 0) as step_id
+                 from step
+                 where run_id = ?1 and round_id = ?2 and status = 'done'
+             ) done
+             where run_id = ?1 and round_id = ?2
+                 and (last_step_id < ?3 or (status <> 'done' and last_step_id > max(?3, done.step_id)))",
         )
         .bind(self.run.0)
         .bind(self.round.0)

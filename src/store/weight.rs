@@ -64,17 +64,21 @@ pub struct WeightVersionRow {
     pub canary_mean_abs_nats: Option<f64>,
     /// Largest such difference.
     pub canary_max_abs_nats: Option<f64>,
+    /// When the folder was given up; `None` while it is kept.
+    pub dropped_at_ms: Option<i64>,
 }
 
-pub(super) const WEIGHT_VERSION: &str = "
+pub(super) const WEIGHT_VERSIONS: &str = "
     select run_id, weight_version, step_id, digest, path, size_bytes, created_at_ms, confirmed_at_ms, reload_ms,
-           canary_mean_abs_nats, canary_max_abs_nats
+           canary_mean_abs_nats, canary_max_abs_nats, dropped_at_ms
     from weight_version
-    where run_id = ? and weight_version = ?";
+    where run_id = ?1 and (?2 is null or weight_version = ?2)
+    order by weight_version";
 
 impl Store {
     /// Records exported weights, before a server is asked to load them. The same weights may be recorded again, in another
-    /// folder too; other weights take the place of the recorded ones only if they may differ, and are unconfirmed then.
+    /// folder and as made by another step too (the one that made them before a stop may come to no update after it); other
+    /// weights take the place of the recorded ones only if they may differ, and are unconfirmed then.
     ///
     /// # Errors
     /// The version is recorded with another digest ([`StoreError::Conflict`]), there is no such run or step, or the
@@ -96,6 +100,15 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write(Confirm { run, version, confirmation }).await
     }
+
+    /// Notes that the folders of these weights are given up, before they are removed. Numbers that are not recorded are passed
+    /// over.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub async fn drop_weight_versions(&self, run: RunId, versions: Vec<WeightVersion>) -> Result<(), StoreError> {
+        self.write(DropWeights { run, versions }).await
+    }
 }
 
 impl Reader {
@@ -108,7 +121,15 @@ impl Reader {
         run: RunId,
         version: WeightVersion,
     ) -> Result<Option<WeightVersionRow>, StoreError> {
-        self.optional(sqlx::query(WEIGHT_VERSION).bind(run.0).bind(int(version.0)), weight_row).await
+        self.optional(sqlx::query(WEIGHT_VERSIONS).bind(run.0).bind(int(version.0)), weight_row).await
+    }
+
+    /// All weights of a run, oldest first, confirmed or not, kept or given up.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn weight_versions(&self, run: RunId) -> Result<Vec<WeightVersionRow>, StoreError> {
+        self.all(sqlx::query(WEIGHT_VERSIONS).bind(run.0).bind(None::<i64>), weight_row).await
     }
 }
 
@@ -125,6 +146,7 @@ fn weight_row(row: &Cells<'_>) -> Result<WeightVersionRow, StoreError> {
         reload_ms: row.int_option("reload_ms")?,
         canary_mean_abs_nats: row.get("canary_mean_abs_nats")?,
         canary_max_abs_nats: row.get("canary_max_abs_nats")?,
+        dropped_at_ms: row.get("dropped_at_ms")?,
     })
 }
 
@@ -139,7 +161,7 @@ impl Write for NewWeightVersion {
                 .fetch_optional(&mut *conn)
                 .await?;
         match recorded {
-            Some(digest) if digest == self.digest => return self.move_to_path(conn).await,
+            Some(digest) if digest == self.digest => return self.write_again(conn).await,
             Some(_) if self.may_differ => return self.replace(conn).await,
             Some(digest) => {
                 return Err(StoreError::Conflict {
@@ -168,24 +190,28 @@ impl Write for NewWeightVersion {
 }
 
 impl NewWeightVersion {
-    /// The recorded weights, wherever they lie now.
-    async fn move_to_path(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
-        sqlx::query("update weight_version set path = ? where run_id = ? and weight_version = ?")
-            .bind(&self.path)
-            .bind(self.run.0)
-            .bind(int(self.version.0))
-            .execute(conn)
-            .await?;
+    /// The recorded weights, wherever they lie now and whichever step made them.
+    async fn write_again(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+        sqlx::query(
+            "update weight_version set step_id = ?, path = ?, dropped_at_ms = null where run_id = ? and weight_version = ?",
+        )
+        .bind(self.step.map(|step| step.0))
+        .bind(&self.path)
+        .bind(self.run.0)
+        .bind(int(self.version.0))
+        .execute(conn)
+        .await?;
         Ok(())
     }
 
     async fn replace(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
         sqlx::query(
             "update weight_version
-             set digest = ?, path = ?, size_bytes = ?, created_at_ms = ?, confirmed_at_ms = null, reload_ms = null,
-                 canary_mean_abs_nats = null, canary_max_abs_nats = null
+             set step_id = ?, digest = ?, path = ?, size_bytes = ?, created_at_ms = ?, confirmed_at_ms = null,
+                 reload_ms = null, canary_mean_abs_nats = null, canary_max_abs_nats = null, dropped_at_ms = null
              where run_id = ? and weight_version = ?",
         )
+        .bind(self.step.map(|step| step.0))
         .bind(&self.digest)
         .bind(&self.path)
         .bind(int(self.size_bytes))
@@ -223,6 +249,30 @@ impl Write for Confirm {
         .await?;
         if changed.rows_affected() == 0 {
             return Err(StoreError::NotFound { what: "weight version", id: self.version.to_string() });
+        }
+        Ok(())
+    }
+}
+
+struct DropWeights {
+    run: RunId,
+    versions: Vec<WeightVersion>,
+}
+
+impl Write for DropWeights {
+    type Output = ();
+
+    async fn apply(&self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+        for version in &self.versions {
+            sqlx::query(
+                "update weight_version set dropped_at_ms = ?
+                 where run_id = ? and weight_version = ? and dropped_at_ms is null",
+            )
+            .bind(now_ms())
+            .bind(self.run.0)
+            .bind(int(version.0))
+            .execute(&mut *conn)
+            .await?;
         }
         Ok(())
     }

@@ -1237,7 +1237,7 @@ CREATE TABLE weight_version (
     confirmed_at_ms      integer,
     reload_ms            integer,
     canary_mean_abs_nats real,
-    canary_max_abs_nats  real,
+    canary_max_abs_nats  real, dropped_at_ms integer,
 
     primary key (run_id, weight_version),
     constraint weight_version_run foreign key (run_id) references run (run_id),

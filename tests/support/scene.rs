@@ -28,6 +28,11 @@ pub enum Engine {
         /// The interpreter.
         python: PathBuf,
     },
+    /// A server that runs at this address.
+    Running {
+        /// Base URL.
+        url: String,
+    },
 }
 
 /// A folder with a model, problems and a configuration; runs are folders in it.
@@ -44,7 +49,7 @@ impl Scene {
         let scene = Scene { dir: tempfile::tempdir().unwrap(), engine, sets };
         let (model, count): (&[&str], u32) = match &scene.engine {
             Engine::Embedded => (&["--std", "0.1", "--layers", "8"], 24),
-            Engine::Vllm { .. } => (&[], 12),
+            Engine::Vllm { .. } | Engine::Running { .. } => (&[], 12),
         };
         let init = ["model", "init", "--seed", "3"];
         succeed(&orchestrator().args(init).args(model).arg("--out").arg(scene.path("model")).output().unwrap());
@@ -69,6 +74,12 @@ impl Scene {
                     python.display()
                 ),
                 "minibatch_problems = 2",
+            ),
+            Engine::Running { url } => (
+                4,
+                3,
+                format!("urls = [\"{url}\"]\nhealth_check_s = 1\nretry_timeout_s = 3\nreload_timeout_s = 30"),
+                "minibatch_problems = 2\nlearning_rate = 1e-3\nwarmup_steps = 0",
             ),
         };
         format!(
@@ -165,7 +176,7 @@ drop_defective = false # a random model writes nothing else
     /// `command`, started from a folder that is not the project's.
     pub fn at_home(&self, mut command: Command) -> Command {
         command.current_dir(self.dir.path());
-        if matches!(self.engine, Engine::Embedded) {
+        if !matches!(self.engine, Engine::Vllm { .. }) {
             command.env("PATH", "/nonexistent");
         }
         command

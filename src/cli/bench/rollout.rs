@@ -196,7 +196,7 @@ fn modes(bench: &RolloutBench, width: usize) -> String {
         column("trees/h", |mode| format!("{:.0}", mode.trees_per_hour)),
         column("trees at once", |mode| if mode.most_trees == 0 { "-".into() } else { mode.most_trees.to_string() }),
         column("sequences", |mode| format!("{:.1}", mode.mean_sequences)),
-        column("reused", |mode| reused(mode).map_or_else(|| "-".into(), |frac| format!("{:.1} %", 100.0 * frac))),
+        column("reused", |mode| mode.reused_frac.map_or_else(|| "-".into(), |frac| format!("{:.1} %", 100.0 * frac))),
         column("processor s", |mode| {
             mode.processor_s.last().copied().flatten().map_or_else(|| "-".into(), |seconds| format!("{seconds:.2}"))
         }),
@@ -206,12 +206,6 @@ fn modes(bench: &RolloutBench, width: usize) -> String {
         }),
     ];
     listing(columns, width)
-}
-
-/// Share of prompt and path tokens that were in the prefix cache.
-fn reused(mode: &ModeFigures) -> Option<f64> {
-    let (reused, read) = (mode.reused_tokens?, mode.prefill_tokens?);
-    Some(reused / (reused + read).max(1.0))
 }
 
 fn aims(bench: &RolloutBench, width: usize) -> String {

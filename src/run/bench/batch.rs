@@ -44,11 +44,16 @@ pub struct Weighed {
 }
 
 impl TreeSource {
-    /// The trees, at most `limit` of those that are stored.
+    /// The trees, at most `limit` of those that are stored; `observe` is told, for people, which are not any more.
     ///
     /// # Errors
     /// A shape that cannot be, a file or database that cannot be read.
-    pub async fn load(&self, limit: Option<usize>, vocab_tokens: usize) -> Result<Vec<TrajectoryGroup>, BenchError> {
+    pub async fn load(
+        &self,
+        limit: Option<usize>,
+        vocab_tokens: usize,
+        observe: &impl Fn(&str),
+    ) -> Result<Vec<TrajectoryGroup>, BenchError> {
         let mut groups = match self {
             TreeSource::Shape { shape, trees, seed } => {
                 shape.check_forest(*trees)?;
@@ -60,7 +65,7 @@ impl TreeSource {
             TreeSource::Runs(dirs) => {
                 let mut groups = Vec::new();
                 for dir in dirs {
-                    let found = stored(dir).await?;
+                    let found = stored(dir, observe).await?;
                     let other = found.iter().find_map(|group| pack::check_group(group, vocab_tokens).err());
                     if let Some(reason) = other {
                         let reason = reason.to_string();
@@ -77,7 +82,7 @@ impl TreeSource {
     }
 }
 
-async fn stored(dir: &Path) -> Result<Vec<TrajectoryGroup>, BenchError> {
+async fn stored(dir: &Path, observe: &impl Fn(&str)) -> Result<Vec<TrajectoryGroup>, BenchError> {
     let path = dir.join(DATABASE);
     if !path.exists() {
         return Err(BenchError::NoRun { dir: dir.to_owned() });
@@ -90,10 +95,23 @@ async fn stored(dir: &Path) -> Result<Vec<TrajectoryGroup>, BenchError> {
     if steps.is_empty() {
         return Err(BenchError::NoSteps { dir: dir.to_owned(), run });
     }
-    let mut groups = Vec::new();
-    for step in steps {
-        let trees = reader.recorded_trees(run, step.step_id).await.map_err(RunError::from)?;
-        groups.extend(groups_of(trees));
+    let (mut groups, mut dropped) = (Vec::new(), Vec::new());
+    for step in &steps {
+        match reader.recorded_trees(run, step.step_id).await {
+            Ok(trees) => groups.extend(groups_of(trees)),
+            Err(error) if error.is_dropped_content() => dropped.push(step.step_id),
+            Err(error) => return Err(RunError::from(error).into()),
+        }
+    }
+    if let Some(last) = dropped.last() {
+        if dropped.len() == steps.len() {
+            return Err(BenchError::Dropped { dir: dir.to_owned(), run });
+        }
+        let (count, dir) = (dropped.len(), dir.display());
+        observe(&format!(
+            "{count} steps of run {run} in {dir}, the last of them step {last}, are left out: their tokens or logprobs were \
+             dropped"
+        ));
     }
     Ok(groups)
 }

@@ -71,6 +71,14 @@ pub enum BenchError {
         /// Run.
         run: RunId,
     },
+    /// A run whose trees cannot be trained on any more.
+    #[error("the tokens or logprobs of all trees of run {run} in `{}` were dropped", dir.display())]
+    Dropped {
+        /// Folder.
+        dir: PathBuf,
+        /// Run.
+        run: RunId,
+    },
     /// Nothing that moves the weights.
     #[error("none of the {groups} trees has a signal: every advantage is zero")]
     NoSignal {
@@ -128,6 +136,9 @@ impl Hint for BenchError {
             BenchError::NoSignal { .. } => Some(
                 "take a run that found answers of more than one verdict, or `--set train.advantage=value`, which compares none"
                     .into(),
+            ),
+            BenchError::Dropped { .. } => Some(
+                "`run.keep_text = \"trained\"` and `run.keep_logprobs = true` keep what an update needs".into(),
             ),
             BenchError::NothingToReplay { .. } => Some("add `search` to `--modes`".into()),
             BenchError::NotEmpty { .. } => Some("name a folder that is not there yet".into()),

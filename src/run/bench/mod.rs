@@ -196,7 +196,8 @@ pub async fn bench_train(spec: &TrainBenchSpec, observe: impl Fn(&str)) -> Resul
 
 async fn prepare(spec: &TrainBenchSpec, model: &ModelConfig, observe: &impl Fn(&str)) -> Result<Prepared, BenchError> {
     let mut config = spec.config.clone();
-    let found = spec.source.load(spec.limit, usize::try_from(model.vocab_size).unwrap_or(0)).await?;
+    let vocab_tokens = usize::try_from(model.vocab_size).unwrap_or(0);
+    let found = spec.source.load(spec.limit, vocab_tokens, observe).await?;
     let found_count = found.len();
     let batch = batch::with_signal(found, &config.train, config.search.response_budget_tokens())?;
     if batch.len() < found_count {

@@ -14,11 +14,13 @@ pub struct Rule {
 pub const RULES: &[Rule] = &[
     Rule {
         name: "run_over",
-        meaning: "a run that is done has no step and no round that is not",
+        meaning: "a run that is done has no round that is not, and no step but those that it was told to do without",
         broken: "
             select 'run ' || r.run_id || ', step ' || s.step_id as place
-            from run r join step s on s.run_id = r.run_id
-            where r.status = 'done' and s.status <> 'done'
+            from run r
+            join step s on s.run_id = r.run_id
+            left join round o on o.run_id = s.run_id and o.round_id = s.round_id
+            where r.status = 'done' and s.status <> 'done' and s.step_id <= coalesce(o.last_step_id, s.step_id)
             union all
             select 'run ' || r.run_id || ', round ' || o.round_id
             from run r join round o on o.run_id = r.run_id
@@ -42,13 +44,15 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "step_in_round",
-        meaning: "a step lies among the steps of its round",
+        meaning: "a step lies among the steps of its round; after them only one that was cut off before the run was given \
+                  fewer",
         broken: "
             select 'run ' || s.run_id || ', step ' || s.step_id || ' of round ' || s.round_id as place
             from step s
             left join round o on o.run_id = s.run_id and o.round_id = s.round_id
             where exists (select 1 from round a where a.run_id = s.run_id)
-                and (o.run_id is null or s.step_id not between o.first_step_id and o.last_step_id)",
+                and (o.run_id is null or s.step_id < o.first_step_id
+                     or (s.status = 'done' and s.step_id > o.last_step_id))",
     },
     Rule {
         name: "plan_whole",
@@ -282,8 +286,11 @@ pub const RULES: &[Rule] = &[
             from tree t
             join weight_version w on w.run_id = t.run_id and w.weight_version = t.weight_version_max
             where w.confirmed_at_ms is null
-                -- Recorded anew by a resume, these are about to be.
-                and w.weight_version < (select max(l.weight_version) from weight_version l where l.run_id = w.run_id)",
+                -- Those of the last finished step a resume writes anew, later ones are of a step that is not over: these are
+                -- about to be confirmed, and a kill may come before that.
+                and w.weight_version < (
+                    select max(s.produced_weight_version) from step s where s.run_id = w.run_id and s.status = 'done'
+                )",
     },
     Rule {
         name: "metrics_once",

@@ -103,6 +103,9 @@ pub struct ModeFigures {
     pub reused_tokens: Option<f64>,
     /// Those that had to be read; null where the engine does not say.
     pub prefill_tokens: Option<f64>,
+    /// Share of these that was in the prefix cache, as the embedded engine counts them or a server says; null where neither
+    /// does.
+    pub reused_frac: Option<f64>,
     /// All counts of the engine, in the last round.
     pub engine_counts: BTreeMap<&'static str, f64>,
     /// Trees that the engine refused, in all rounds.
@@ -263,10 +266,20 @@ impl ModeFigures {
             mean_sequences: middle(|round| round.mean_sequences)?,
             reused_tokens: count("engine_reused_tokens"),
             prefill_tokens: count("engine_prefill_tokens"),
+            reused_frac: reused_frac(&last.counts),
             engine_counts: last.counts.clone(),
             failed_tree_count: rounds.iter().map(|round| round.failed_trees).sum(),
             trees_digest: rounds.first().and_then(|round| round.trees_digest.clone()),
         })
+    }
+}
+
+/// Share of prompt and path tokens that were in the prefix cache.
+fn reused_frac(counts: &BTreeMap<&'static str, f64>) -> Option<f64> {
+    let count = |name: &str| counts.get(name).copied();
+    match (count("engine_reused_tokens"), count("engine_prefill_tokens")) {
+        (Some(reused), Some(read)) => Some(reused / (reused + read).max(1.0)),
+        _ => count("server_prefix_hit_frac"),
     }
 }
 
@@ -285,6 +298,20 @@ mod tests {
     fn round(mode: Mode, number: u32, wall_s: f64, tokens: u64) -> Round {
         let processor_s = Some(0.01);
         Round { number, wall_s, generated_tokens: tokens, trees: 4, processor_s, ..Round::new(mode) }
+    }
+
+    #[test]
+    fn either_engine_says_how_much_was_in_its_cache() {
+        for (counts, expected) in [
+            (vec![("engine_reused_tokens", 30.0), ("engine_prefill_tokens", 10.0)], Some(0.75)),
+            (vec![("engine_reused_tokens", 0.0), ("engine_prefill_tokens", 0.0)], Some(0.0)),
+            (vec![("server_prefix_hit_frac", 0.5), ("server_replicas", 1.0)], Some(0.5)),
+            (vec![("server_replicas", 1.0)], None),
+        ] {
+            let rounds = [Round { counts: counts.into_iter().collect(), ..round(Mode::Search, 1, 1.0, 1) }];
+            let mode = ModeFigures::of(Mode::Search, rounds.iter().collect()).unwrap();
+            assert_eq!(mode.reused_frac, expected);
+        }
     }
 
     #[test]

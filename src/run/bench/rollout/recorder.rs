@@ -20,7 +20,9 @@ pub struct Recorder {
 struct State {
     generated_tokens: u64,
     request_count: u64,
-    requests: Vec<GenerateRequest>,
+    sent_count: u64,
+    /// Those that were answered, by the order of their sending.
+    requests: BTreeMap<u64, GenerateRequest>,
     occupancy: Occupancy,
     trees: BTreeMap<u64, Sha256>,
 }
@@ -32,7 +34,8 @@ pub struct Recorded {
     pub generated_tokens: u64,
     /// Requests answered.
     pub request_count: u64,
-    /// The requests in the order of their sending, where they were to be kept.
+    /// The requests that were answered, in the order of their sending, where they were to be kept. What was refused cost no
+    /// token, and is not sent again.
     pub requests: Vec<GenerateRequest>,
     /// Sequences asked for, mean over time.
     pub mean_sequences: f64,
@@ -96,7 +99,7 @@ impl Recorder {
         Recorded {
             generated_tokens: state.generated_tokens,
             request_count: state.request_count,
-            requests: state.requests,
+            requests: state.requests.into_values().collect(),
             mean_sequences: state.occupancy.mean(),
             trees_digest: all.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
         }
@@ -117,14 +120,14 @@ impl Engine for Recorder {
     fn generate(&self, request: GenerateRequest) -> EngineFuture<'_, Vec<Continuation>> {
         Box::pin(async move {
             let (tree, n) = (request.affinity, request.n);
-            {
+            let place = {
                 let mut state = self.lock();
                 state.occupancy.enter(n);
                 hash(state.trees.entry(tree).or_default(), &request.tokens);
-                if self.keeps_requests {
-                    state.requests.push(request.clone());
-                }
-            }
+                state.sent_count += 1;
+                state.sent_count
+            };
+            let kept = self.keeps_requests.then(|| request.clone());
             let mut answer = self.inner.generate(request).await;
             let mut state = self.lock();
             state.occupancy.leave(n);
@@ -134,7 +137,10 @@ impl Engine for Recorder {
                 // Whatever a running server holds is the one version of this measurement.
                 continuation.weight_version = WeightVersion::INITIAL;
             }
-            state.request_count += u64::from(answer.is_ok());
+            if answer.is_ok() {
+                state.request_count += 1;
+                state.requests.extend(kept.map(|request| (place, request)));
+            }
             answer
         })
     }
@@ -165,5 +171,84 @@ impl Engine for Recorder {
 
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::inference::EngineError;
+    use crate::types::{FinishReason, Sampling};
+
+    /// Refuses prompts that begin with an odd token, and takes the longer for the others the smaller it is.
+    struct Picky(Capabilities);
+
+    impl Engine for Picky {
+        fn generate(&self, request: GenerateRequest) -> EngineFuture<'_, Vec<Continuation>> {
+            Box::pin(async move {
+                let first = request.tokens[0];
+                if first % 2 == 1 {
+                    let (url, path) = ("http://there".to_owned(), "/v1/completions".to_owned());
+                    return Err(EngineError::Refused { url, path, status: 400, message: "too long".to_owned() });
+                }
+                tokio::time::sleep(Duration::from_millis(u64::from(20 - first))).await;
+                let continuation = Continuation {
+                    tokens: vec![1; 3],
+                    logprobs: vec![-1.0; 3],
+                    finish: FinishReason::Stop,
+                    weight_version: WeightVersion(7),
+                };
+                Ok(vec![continuation])
+            })
+        }
+
+        fn score<'a>(&'a self, _: &'a [TokenId]) -> EngineFuture<'a, Vec<Vec<f32>>> {
+            Box::pin(std::future::ready(Err(EngineError::NoServer)))
+        }
+
+        fn load_weights<'a>(&'a self, _: &'a WeightManifest) -> EngineFuture<'a, LoadReport> {
+            Box::pin(std::future::ready(Err(EngineError::NoServer)))
+        }
+
+        fn confirm_weights<'a>(&'a self, _: &'a WeightManifest) -> EngineFuture<'a, ()> {
+            Box::pin(std::future::ready(Err(EngineError::NoServer)))
+        }
+
+        fn capabilities(&self) -> &Capabilities {
+            &self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_not_sent_again() {
+        let capabilities = Capabilities {
+            engine: "test".into(),
+            max_model_tokens: 8,
+            vocab_tokens: 32,
+            max_sequences: 8,
+            is_reproducible: true,
+        };
+        let recorder = Recorder::new(Arc::new(Picky(capabilities)), true);
+        let request = |first: TokenId| GenerateRequest {
+            affinity: u64::from(first),
+            tokens: vec![first],
+            n: 1,
+            max_tokens: 3,
+            sampling: Sampling { temperature: 1.0, top_p: 1.0, top_k: 0 },
+            stop: Arc::new([]),
+            stop_token_ids: Arc::new([]),
+            seed: 0,
+            retain: false,
+            deadline: Duration::from_secs(1),
+        };
+        let answers =
+            futures_util::future::join_all([2, 5, 8, 9, 4].map(|first| recorder.generate(request(first)))).await;
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
+        let recorded = recorder.take();
+        assert_eq!((recorded.request_count, recorded.generated_tokens), (3, 9));
+        let kept: Vec<TokenId> = recorded.requests.iter().map(|request| request.tokens[0]).collect();
+        assert_eq!(kept, [2, 8, 4], "in the order of their sending, whatever ended first");
     }
 }
