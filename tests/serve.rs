@@ -2,6 +2,9 @@
 // clippy.toml lets only the test functions themselves do this, not what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "support/http.rs"]
+#[allow(dead_code)]
+mod http;
 #[path = "support/store.rs"]
 #[allow(dead_code)]
 mod support;
@@ -11,91 +14,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use http::*;
 use orchestrator::error::{FailureClass, Hint};
 use orchestrator::serve::{Options, Server, page_file};
-use orchestrator::store::{Changes, NodeContent, RunEnd, Store};
+use orchestrator::store::{NodeContent, RunEnd, Store, TreeFilter, TreeOrder, TreePageFilter};
 use orchestrator::types::{StepId, Verdict};
 use serde_json::Value;
 use support::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 const HOSTILE: &str = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \u{202e} \" ' & `";
-
-/// A server that ends with the test.
-struct Running {
-    address: SocketAddr,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Running {
-    async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap();
-    }
-}
-
-fn options(path: &Path) -> Options {
-    Options {
-        paths: vec![path.to_owned()],
-        database: "run.db",
-        listen: "127.0.0.1:0".parse().unwrap(),
-        is_forced: false,
-        hosts: vec!["gpu7".into()],
-    }
-}
-
-async fn start(path: &Path) -> Running {
-    let server = Server::bind(options(path)).await.unwrap();
-    let address = server.address();
-    let stop = CancellationToken::new();
-    let asked = stop.clone();
-    let task = tokio::spawn(async move { server.run(asked).await.unwrap() });
-    Running { address, stop, task }
-}
-
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        assert_eq!(self.header("content-type").as_deref(), Some("application/json"), "{}", self.head);
-        serde_json::from_str(&self.body).unwrap()
-    }
-
-    fn header(&self, name: &str) -> Option<String> {
-        let wanted = format!("{name}: ");
-        let line = self.head.lines().find(|line| line.to_ascii_lowercase().starts_with(&wanted))?;
-        Some(line[wanted.len()..].to_owned())
-    }
-}
-
-/// A request as written: nothing is cleaned up on the way.
-async fn request(address: SocketAddr, method: &str, path: &str, headers: &[&str]) -> Answer {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let host = format!("Host: {address}");
-    let has_host = headers.iter().any(|header| header.to_ascii_lowercase().starts_with("host:"));
-    let mut lines = vec![format!("{method} {path} HTTP/1.1")];
-    lines.extend((!has_host).then_some(host));
-    lines.extend(headers.iter().map(ToString::to_string));
-    lines.push("Connection: close\r\n\r\n".into());
-    stream.write_all(lines.join("\r\n").as_bytes()).await.unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).await.unwrap();
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
-}
-
-async fn get(address: SocketAddr, path: &str) -> Answer {
-    request(address, "GET", path, &[]).await
-}
 
 #[tokio::test]
 async fn every_address_answers() {
@@ -107,7 +35,7 @@ async fn every_address_answers() {
     let page = get(at, "/").await;
     assert_eq!((page.status, page.header("content-type").as_deref()), (200, Some("text/html; charset=utf-8")));
     let assets: Vec<&str> = page.body.split('"').filter(|part| part.starts_with("/assets/")).collect();
-    assert_eq!(assets.len(), 8);
+    assert_eq!(assets.len(), 9);
     for asset in assets {
         assert_eq!(get(at, asset).await.status, 200, "{asset}");
     }
@@ -153,8 +81,9 @@ async fn every_address_answers() {
         ("verdict=correct", vec![replayed, solved]),
         ("kind=replay", vec![replayed]),
         ("limit=2&offset=1", vec![failed, wrong]),
-        // Direct rollouts solved none of the first problem and a quarter of the others.
-        ("order=gain", vec![solved, replayed, wrong, failed]),
+        // Half of its answers are correct, and none of the direct rollouts was; of the second problem it is none, and a
+        // quarter. A replay and a search without answers have no gain, and the larger is first.
+        ("order=gain", vec![solved, wrong, replayed, failed]),
         ("order=nodes&limit=1", vec![solved]),
     ] {
         let answer = get(at, &format!("/api/runs/{key}/trees?{query}")).await.json();
@@ -184,18 +113,30 @@ async fn every_address_answers() {
     let problems = get(at, &format!("/api/runs/{key}/problems?text=ADD-1")).await.json();
     assert_eq!((&problems["total"], &problems["problems"][0]["tree_count"]), (&1.into(), &2.into()));
     assert_eq!(problems["problems"][0]["direct_pass_rate"], 0.0);
+    let by_search = get(at, &format!("/api/runs/{key}/problems?solved=only_by_search")).await.json();
+    assert_eq!((&by_search["total"], &by_search["problems"][0]["name"]), (&1.into(), &"add-1".into()));
+    let counts = ["rollout_count", "rollout_correct_count", "search_solved_count"];
+    assert_eq!(counts.map(|name| by_search["problems"][0][name].as_u64()), [Some(4), Some(0), Some(1)]);
     let problem = get(at, &format!("/api/runs/{key}/problems/{}", made.problems[0])).await.json();
     assert_eq!((&problem["rounds"][0]["reason"], &problem["solution_total"]), (&"hard".into(), &1.into()));
     assert_eq!(problem["solutions"][0]["text"], "1 + 1 is two: \\boxed{2}");
     let held_out = get(at, &format!("/api/runs/{key}/problems/{}", made.problems[3])).await.json();
     assert_eq!(held_out["evaluations"][1], serde_json::json!({"step_id": 1, "sample_count": 4, "correct_count": 3}));
 
-    let mistakes = get(at, &format!("/api/runs/{key}/mistakes?limit=1")).await.json();
-    assert_eq!(mistakes["mistakes"].as_array().unwrap().len(), 1);
+    // The surest first, and the rest from where it was cut.
+    let mistakes = get(at, &format!("/api/runs/{key}/mistakes")).await.json();
+    let all = mistakes["mistakes"].as_array().unwrap();
+    assert_eq!((&mistakes["total"], all.len()), (&2.into(), 2));
+    for (offset, expected) in all.iter().enumerate() {
+        let one = get(at, &format!("/api/runs/{key}/mistakes?limit=1&offset={offset}")).await.json();
+        assert_eq!((&one["total"], &one["mistakes"][0]), (&2.into(), expected));
+    }
+    let none = get(at, &format!("/api/runs/{key}/mistakes?offset=2")).await.json();
+    assert_eq!(none["mistakes"], serde_json::json!([]));
 
     let metrics = get(at, "/metrics").await;
     assert_eq!(metrics.header("content-type").as_deref(), Some("text/plain; version=0.0.4; charset=utf-8"));
-    let label = folder.path().file_name().unwrap().to_str().unwrap();
+    let label = folder.path().display();
     let line = |name: &str| format!("\norchestrator_{name}{{database=\"{label}\",run=\"1\",name=\"fixture\"}} ");
     assert!(metrics.body.contains(&(line("run_generated_tokens") + "474\n")), "{}", metrics.body);
     assert!(metrics.body.contains(&(line("held_out_pass_at_1") + "0.375\n")), "{}", metrics.body);
@@ -290,13 +231,6 @@ async fn nobody_else_is_answered_and_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn watching_makes_no_file() {
-    let folder = tempfile::tempdir().unwrap();
-    assert!(Changes::open(&folder.path().join("nothing.db")).await.is_err());
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-}
-
-#[tokio::test]
 async fn what_is_new_is_seen_and_what_is_not_costs_a_line() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(folder.path()).await;
@@ -311,7 +245,7 @@ async fn what_is_new_is_seen_and_what_is_not_costs_a_line() {
     assert_eq!(runs.json()["runs"][0]["label"], "first");
 
     let path = format!("/api/runs/{key}/trees");
-    let first = get(at, &path).await;
+    let first = settled(at, &path).await;
     let tag = format!("If-None-Match: {}", first.header("etag").unwrap());
     let same = request(at, "GET", &path, &[&tag]).await;
     assert_eq!((same.status, same.body.as_str()), (304, ""));
@@ -320,6 +254,9 @@ async fn what_is_new_is_seen_and_what_is_not_costs_a_line() {
     let tree =
         store.record_tree(new_tree(made.run, 3, 0, made.problems[0]), nodes, trajectories, vec![]).await.unwrap();
     let changed = request(at, "GET", &path, &[&tag]).await;
+    // Within the tick of a file system's clock answers are named by their content, and known ones are not sent either.
+    let tag_of_now = format!("If-None-Match: {}", changed.header("etag").unwrap());
+    assert_eq!(request(at, "GET", &path, &[&tag_of_now]).await.status, 304);
     assert_eq!((changed.status, &changed.json()["trees"][0]["tree_id"]), (200, &tree.0.into()));
 
     // A run that is killed leaves its writer's connection behind; the next one goes on with the same file.
@@ -341,6 +278,28 @@ async fn what_is_new_is_seen_and_what_is_not_costs_a_line() {
     assert_eq!(runs["runs"].as_array().unwrap().len(), 1);
     assert!(runs["refused"][0]["path"].as_str().unwrap().contains("broken"), "{runs}");
     server.stop().await;
+}
+
+/// The page's gain is that of the view, for every tree.
+#[tokio::test]
+async fn there_is_one_gain() {
+    use sqlx::{Connection, Row};
+    let (folder, store) = fresh().await;
+    let made = fixture(&store).await;
+    let mut conn = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path_in(&folder).display())).await.unwrap();
+    let rows = sqlx::query("select tree_id, gain_frac from gain_from_search").fetch_all(&mut conn).await.unwrap();
+    let mut of_view: Vec<(i64, Option<f64>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    of_view.sort_by_key(|(tree, _)| *tree);
+    assert_eq!(of_view.iter().filter(|(_, gain)| gain.is_some()).count(), 2);
+    for order in [TreeOrder::Newest, TreeOrder::Gain, TreeOrder::Nodes] {
+        let filter = TreePageFilter { order, ..TreePageFilter::of(TreeFilter::of(made.run)) };
+        let page = store.reader().tree_page(filter).await.unwrap();
+        assert_eq!((page.total, page.trees.len()), (4, 4));
+        for item in page.trees {
+            let of_view = of_view.iter().find(|(tree, _)| *tree == item.tree.tree_id.0).and_then(|(_, gain)| *gain);
+            assert_eq!(item.gain_frac, of_view, "{:?}", item.tree.tree_id);
+        }
+    }
 }
 
 #[tokio::test]
@@ -395,7 +354,7 @@ async fn hostile_text_stays_text() {
     assert_eq!((page.trees, page.trees_total), (5, 5));
     // As many ends of scripts as scripts: none of them is in the data.
     let scripts = page.html.matches("<script").count();
-    assert_eq!((scripts, page.html.matches("</script>").count()), (8, 8));
+    assert_eq!((scripts, page.html.matches("</script>").count()), (9, 9));
     let data = page.html.split("id=\"data\">").nth(1).unwrap().split("</script>").next().unwrap();
     let data: Value = serde_json::from_str(data).unwrap();
     assert_eq!(data["answers"][format!("/api/runs/0-0/trees/{tree}")]["problem"]["text"], HOSTILE);

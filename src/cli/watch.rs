@@ -1,13 +1,13 @@
 //! `orchestrator watch`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Printer;
 use super::inspect::{database, missing};
 use crate::error::Failure;
 use crate::report::{Glance, RunView, learning_line, run_view, step_line, view_text};
-use crate::store::{Reader, RunStatus, StepStatus};
+use crate::store::{FileStamp, Reader, RunStatus, StepStatus};
 use crate::types::RunId;
 
 /// Watch a run in the terminal until it is over.
@@ -45,10 +45,16 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
 
 async fn watch(args: &Args, printer: &Printer) -> Result<u8, Failure> {
     let path = database(&args.path);
-    let reader = Reader::open(&path).await?;
+    let mut reader = Reader::open(&path).await?;
+    let mut identity = FileStamp::of(&path).map(|stamp| stamp.identity());
     let is_terminal = printer.rows().is_some();
     let mut shown = Shown::default();
     loop {
+        // The folder may have been deleted and made anew.
+        let now = FileStamp::of(&path).map(|stamp| stamp.identity());
+        if now != identity {
+            (reader, identity) = (Reader::open(&path).await?, now);
+        }
         let run = match args.run {
             Some(run) => RunId(run),
             None => {
@@ -60,7 +66,7 @@ async fn watch(args: &Args, printer: &Printer) -> Result<u8, Failure> {
         let view = view.ok_or_else(|| missing(&args.path, format!("run `{run}`")))?;
         let glance = Glance {
             now_ms: milliseconds(SystemTime::now()),
-            written_at_ms: written_at_ms(&path),
+            written_at_ms: FileStamp::of(&path).and_then(|stamp| i64::try_from(stamp.written_at_ms()?).ok()),
             width: printer.width(),
             height: printer.rows().unwrap_or(usize::MAX),
         };
@@ -120,14 +126,6 @@ impl Shown {
         }
         Ok(printer.piece(&(lines.join("\n") + "\n"))?)
     }
-}
-
-/// When the database, or the log beside it, was written to last.
-fn written_at_ms(path: &Path) -> Option<i64> {
-    let mut log = path.to_owned().into_os_string();
-    log.push("-wal");
-    let modified = |path: &Path| std::fs::metadata(path).and_then(|found| found.modified()).ok();
-    modified(path).max(modified(Path::new(&log))).map(milliseconds)
 }
 
 fn milliseconds(time: SystemTime) -> i64 {

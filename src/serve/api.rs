@@ -1,12 +1,14 @@
 //! What each address of the API answers, as JSON. Lists have a limit, and what is cut says of how many.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::source::{Refused, Source, Sources};
+use super::source::{Lent, Sources};
 use super::text::{NodeText, Tokenizers};
 use super::{ServeError, curves, tree};
-use crate::store::{Reader, RunComparison, RunRow, TreeOrder, TreePageFilter};
+use crate::store::{ProblemFilter, Reader, RunComparison, RunRow, RunStatus, TreeFilter, TreeOrder, TreePageFilter};
 use crate::types::{NodeId, ProblemId, RunId, StepId, TreeId, TreeKind, Verdict};
 
 /// Most rows of a list in one answer.
@@ -44,6 +46,14 @@ pub struct ProblemQuery {
     offset: Option<u32>,
     /// Looked for in name and question.
     text: Option<String>,
+    /// How it was solved.
+    solved: Option<SolvedName>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SolvedName {
+    OnlyBySearch,
 }
 
 /// Which trees.
@@ -78,7 +88,8 @@ enum OrderName {
 impl TreeQuery {
     fn filter(self, run: RunId) -> TreePageFilter {
         let part = Part { limit: self.limit, offset: self.offset };
-        TreePageFilter {
+        let trees = TreeFilter {
+            run,
             step: self.step.map(StepId),
             problem: self.problem.map(ProblemId),
             kind: self.kind.map(|kind| match kind {
@@ -88,37 +99,53 @@ impl TreeQuery {
             }),
             is_solved: self.solved,
             verdict: self.verdict,
-            order: match self.order {
-                Some(OrderName::Gain) => TreeOrder::Gain,
-                Some(OrderName::Nodes) => TreeOrder::Nodes,
-                Some(OrderName::Newest) | None => TreeOrder::Newest,
-            },
-            offset: part.offset(),
-            ..TreePageFilter::of(run, part.limit())
-        }
+            limit: Some(part.limit()),
+        };
+        let order = match self.order {
+            Some(OrderName::Gain) => TreeOrder::Gain,
+            Some(OrderName::Nodes) => TreeOrder::Nodes,
+            Some(OrderName::Newest) | None => TreeOrder::Newest,
+        };
+        TreePageFilter { trees, order, offset: part.offset() }
     }
 }
 
 /// All runs of all databases, newest first within each, and the databases that cannot be read.
-pub async fn runs(sources: &Sources, mut refused: Vec<Refused>) -> Value {
-    let mut runs = Vec::new();
-    for source in sources.all() {
-        match runs_of(&source).await {
-            Ok(found) => runs.extend(found),
-            Err(error) => refused.push(Refused::new(&source.path, &error)),
+pub async fn runs(sources: &Sources) -> Value {
+    let all: Vec<_> = sources.all().into_iter().filter(|source| !source.is_removed()).collect();
+    let found = all.iter().map(|source| sources.listed(source, runs_of));
+    let found = futures_util::future::join_all(found).await;
+    let (mut runs, mut refused) = (Vec::new(), Vec::new());
+    for (source, found) in all.iter().zip(found) {
+        match found {
+            Ok(found) => runs.extend(found.iter().cloned().map(with_silence)),
+            Err(error) => refused.push(source.refused(&error)),
         }
     }
     json!({ "runs": runs, "refused": refused })
 }
 
-async fn runs_of(source: &Source) -> Result<Vec<Value>, ServeError> {
-    let spent = source.reader.run_comparison().await?;
+async fn runs_of(lent: Lent) -> Result<Vec<Value>, ServeError> {
+    let spent = lent.reader.run_comparison().await?;
     let mut runs = Vec::new();
-    for row in source.reader.runs().await? {
-        let (key, spent) = (source.key(row.run_id), spent.iter().find(|spent| spent.run_id == row.run_id));
-        runs.push(run_item(&source.reader, row, spent, (&key, &source.label), source.written_at_ms()).await?);
+    for row in lent.reader.runs().await? {
+        let spent = spent.iter().find(|spent| spent.run_id == row.run_id);
+        let key = lent.source.key(row.run_id);
+        let named = (key.as_str(), lent.source.label.as_str());
+        runs.push(run_item(&lent.reader, row, spent, named, lent.stamp.written_at_ms()).await?);
     }
     Ok(runs)
+}
+
+/// Adds for how long a run that goes on has written nothing: a killed one is only known by that. In whole minutes, so
+/// that it is news once a minute.
+fn with_silence(mut run: Value) -> Value {
+    let is_running = run["status"] == RunStatus::Running.as_str();
+    let Some(written_ms) = run["written_at_ms"].as_u64().filter(|_| is_running) else { return run };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let silent_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(written_ms);
+    run["silent_minutes"] = json!(silent_ms / 60_000);
+    run
 }
 
 /// A run in the list: what it is, how far it is, its newest figures; `key` and `label` name it in addresses and for people.
@@ -158,14 +185,14 @@ pub async fn run_item(
 ///
 /// # Errors
 /// The database cannot be read.
-pub async fn run(source: &Source, run: RunId) -> Result<Option<Value>, ServeError> {
-    let Some(row) = source.reader.run(run).await? else { return Ok(None) };
+pub async fn run(lent: Lent, run: RunId) -> Result<Option<Value>, ServeError> {
+    let Some(row) = lent.reader.run(run).await? else { return Ok(None) };
     let config = row.config_toml.clone();
-    let key = source.key(run);
-    let spent = source.reader.run_comparison().await?.into_iter().find(|spent| spent.run_id == run);
-    let named = (key.as_str(), source.label.as_str());
-    let item = run_item(&source.reader, row, spent.as_ref(), named, source.written_at_ms()).await?;
-    detail(&source.reader, run, item, &config).await.map(Some)
+    let spent = lent.reader.run_comparison().await?.into_iter().find(|spent| spent.run_id == run);
+    let key = lent.source.key(run);
+    let named = (key.as_str(), lent.source.label.as_str());
+    let item = run_item(&lent.reader, row, spent.as_ref(), named, lent.stamp.written_at_ms()).await?;
+    detail(&lent.reader, run, with_silence(item), &config).await.map(Some)
 }
 
 /// What the page of a run shows beside its entry in the list.
@@ -176,6 +203,8 @@ pub async fn detail(reader: &Reader, run: RunId, item: Value, config: &str) -> R
     let mut steps = reader.steps(run).await?;
     let left_out = steps.len().saturating_sub(MAX_STEPS);
     steps.drain(..left_out);
+    let replays = reader.replay_use(run).await?;
+    let spared = replays.iter().filter_map(|step| step.saved_tokens).sum::<f64>();
     Ok(json!({
         "run": item,
         "config_toml": config,
@@ -184,6 +213,11 @@ pub async fn detail(reader: &Reader, run: RunId, item: Value, config: &str) -> R
         "steps_left_out": left_out,
         "weights": reader.weight_history(run).await?,
         "tokens": reader.token_use(run).await?.into_iter().find(|row| row.step_id.is_none()),
+        "replays": {
+            "replay_count": replays.iter().map(|step| step.replay_count).sum::<u64>(),
+            "saved_tokens": spared,
+        },
+        "time": reader.run_time(run).await?,
     }))
 }
 
@@ -191,27 +225,27 @@ pub async fn detail(reader: &Reader, run: RunId, item: Value, config: &str) -> R
 ///
 /// # Errors
 /// The database cannot be read.
-pub async fn run_curves(source: &Source, run: RunId) -> Result<Option<Value>, ServeError> {
-    if source.reader.run(run).await?.is_none() {
+pub async fn run_curves(lent: Lent, run: RunId) -> Result<Option<Value>, ServeError> {
+    if lent.reader.run(run).await?.is_none() {
         return Ok(None);
     }
-    curves::curves(&source.reader, run, MAX_STEPS).await.map(Some)
+    curves::curves(&lent.reader, run, MAX_STEPS).await.map(Some)
 }
 
 /// One page of trees.
 ///
 /// # Errors
 /// The database cannot be read.
-pub async fn trees(source: &Source, run: RunId, query: TreeQuery) -> Result<Option<Value>, ServeError> {
-    Ok(Some(serde_json::to_value(source.reader.tree_page(query.filter(run)).await?)?))
+pub async fn trees(lent: Lent, run: RunId, query: TreeQuery) -> Result<Option<Value>, ServeError> {
+    Ok(Some(serde_json::to_value(lent.reader.tree_page(query.filter(run)).await?)?))
 }
 
 /// One tree, without texts.
 ///
 /// # Errors
 /// The database cannot be read.
-pub async fn one_tree(source: &Source, run: RunId, id: i64) -> Result<Option<Value>, ServeError> {
-    tree::tree(&source.reader, run, TreeId(id)).await
+pub async fn one_tree(lent: Lent, run: RunId, id: i64) -> Result<Option<Value>, ServeError> {
+    tree::tree(&lent.reader, run, TreeId(id)).await
 }
 
 /// The texts from the prompt to a node.
@@ -219,12 +253,12 @@ pub async fn one_tree(source: &Source, run: RunId, id: i64) -> Result<Option<Val
 /// # Errors
 /// The database cannot be read.
 pub async fn node(
-    source: &Source,
+    lent: Lent,
     run: RunId,
     (tree, node): (i64, u32),
     tokenizers: std::sync::Arc<Tokenizers>,
 ) -> Result<Option<Value>, ServeError> {
-    let reader = &source.reader;
+    let reader = &lent.reader;
     let Some(row) = reader.run(run).await? else { return Ok(None) };
     if reader.tree(TreeId(tree)).await?.is_none_or(|tree| tree.run_id != run) {
         return Ok(None);
@@ -233,6 +267,8 @@ pub async fn node(
     if path.is_empty() {
         return Ok(None);
     }
+    // Others may read while the tokens are made text.
+    drop(lent);
     let texts = in_background(move || tokenizers.texts(row.model.as_ref(), path)).await;
     Ok(Some(json!({ "path": texts })))
 }
@@ -247,10 +283,12 @@ pub async fn in_background(work: impl FnOnce() -> Vec<NodeText> + Send + 'static
 ///
 /// # Errors
 /// The database cannot be read.
-pub async fn problems(source: &Source, run: RunId, query: ProblemQuery) -> Result<Option<Value>, ServeError> {
+pub async fn problems(lent: Lent, run: RunId, query: ProblemQuery) -> Result<Option<Value>, ServeError> {
     let part = Part { limit: query.limit, offset: query.offset };
     let text = query.text.as_deref().filter(|text| !text.is_empty());
-    let page = source.reader.problem_page(run, text, part.offset(), part.limit()).await?;
+    let only_by_search = matches!(query.solved, Some(SolvedName::OnlyBySearch));
+    let filter = ProblemFilter { run, text, only_by_search, offset: part.offset(), limit: part.limit() };
+    let page = lent.reader.problem_page(filter).await?;
     Ok(Some(serde_json::to_value(page)?))
 }
 
@@ -260,7 +298,7 @@ pub async fn problems(source: &Source, run: RunId, query: ProblemQuery) -> Resul
 /// The database cannot be read.
 pub async fn problem(reader: &Reader, run: RunId, id: i64) -> Result<Option<Value>, ServeError> {
     let Some(problem) = reader.problem(ProblemId(id)).await? else { return Ok(None) };
-    let of_problem = TreePageFilter { problem: Some(problem.problem_id), ..TreePageFilter::of(run, HISTORY) };
+    let of_problem = TreeFilter { problem: Some(problem.problem_id), limit: Some(HISTORY), ..TreeFilter::of(run) };
     let solutions = reader.cached_solutions(run, problem.problem_id).await?;
     let shown = solutions.iter().rev().take(HISTORY as usize).map(|solution| {
         json!({
@@ -274,7 +312,7 @@ pub async fn problem(reader: &Reader, run: RunId, id: i64) -> Result<Option<Valu
         "problem": problem,
         "rounds": reader.problem_rounds(run, problem.problem_id).await?,
         "evaluations": reader.problem_evaluations(run, problem.problem_id).await?,
-        "trees": reader.tree_page(of_problem).await?,
+        "trees": reader.tree_page(TreePageFilter::of(of_problem)).await?,
         "solution_total": solutions.len(),
         "solutions": shown.collect::<Vec<_>>(),
     })))
@@ -284,7 +322,7 @@ pub async fn problem(reader: &Reader, run: RunId, id: i64) -> Result<Option<Valu
 ///
 /// # Errors
 /// The database cannot be read.
-pub async fn mistakes(source: &Source, run: RunId, part: Part) -> Result<Option<Value>, ServeError> {
-    let mistakes = source.reader.confident_mistakes(run, part.limit()).await?;
-    Ok(Some(json!({ "mistakes": mistakes })))
+pub async fn mistakes(lent: Lent, run: RunId, part: Part) -> Result<Option<Value>, ServeError> {
+    let page = lent.reader.mistake_page(run, part.offset(), part.limit()).await?;
+    Ok(Some(serde_json::to_value(page)?))
 }

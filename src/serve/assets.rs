@@ -6,10 +6,11 @@ const PAGE: &str = include_str!("assets/index.html");
 const STYLE: &str = include_str!("assets/style.css");
 
 /// In the order in which they are run.
-const SCRIPTS: [(&str, &str); 7] = [
+const SCRIPTS: [(&str, &str); 8] = [
     ("core.js", include_str!("assets/core.js")),
     ("chart.js", include_str!("assets/chart.js")),
     ("layout.js", include_str!("assets/layout.js")),
+    ("drawing.js", include_str!("assets/drawing.js")),
     ("explorer.js", include_str!("assets/explorer.js")),
     ("lists.js", include_str!("assets/lists.js")),
     ("pages.js", include_str!("assets/pages.js")),

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::text::{NodeText, Tokenizers};
 use super::{ServeError, api, assets, curves, tree};
-use crate::store::{Reader, RunRow, TreeOrder, TreePageFilter};
+use crate::store::{ProblemFilter, Reader, RunRow, TreeFilter, TreeOrder, TreePageFilter};
 use crate::types::{ProblemId, RunId};
 
 /// The only run of the file has this name in addresses.
@@ -40,11 +40,12 @@ pub async fn page_file(reader: &Reader, row: RunRow, label: &str, max_bytes: usi
     answers.insert("/api/runs".into(), json!({ "runs": [&item], "refused": [] }));
     answers.insert(base.clone(), api::detail(reader, run, item, &config).await?);
     answers.insert(format!("{base}/curves"), curves::curves(reader, run, api::MAX_STEPS).await?);
-    let mistakes = reader.confident_mistakes(run, MISTAKES).await?;
-    answers.insert(format!("{base}/mistakes"), json!({ "mistakes": mistakes }));
+    let mistakes = reader.mistake_page(run, 0, MISTAKES).await?;
+    answers.insert(format!("{base}/mistakes"), serde_json::to_value(mistakes)?);
     let mut size: usize = answers.values().map(|value| value.to_string().len()).sum();
 
-    let order = TreePageFilter { order: TreeOrder::Gain, ..TreePageFilter::of(run, CANDIDATES) };
+    let first = TreeFilter { limit: Some(CANDIDATES), ..TreeFilter::of(run) };
+    let order = TreePageFilter { order: TreeOrder::Gain, ..TreePageFilter::of(first) };
     let candidates = reader.tree_page(order).await?;
     let tokenizers = std::sync::Arc::new(Tokenizers::default());
     let mut listed = Vec::new();
@@ -74,7 +75,7 @@ pub async fn page_file(reader: &Reader, row: RunRow, label: &str, max_bytes: usi
         listed.push(candidate);
     }
     let trees = listed.len();
-    let page = reader.problem_page(run, None, 0, u32::MAX).await?;
+    let page = reader.problem_page(ProblemFilter::of(run)).await?;
     let shown: Vec<_> = page.problems.into_iter().filter(|item| problems.contains(&item.problem_id)).collect();
     answers.insert(format!("{base}/problems"), json!({ "total": page.total, "problems": shown }));
     answers.insert(format!("{base}/trees"), json!({ "total": trees, "trees": listed }));

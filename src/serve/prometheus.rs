@@ -5,54 +5,64 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::source::{Source, Sources};
+use super::source::{Lent, Source, Sources};
 use super::{ServeError, curves};
 use crate::store::RunStatus;
 
-/// Lines by the name of their figure: Prometheus wants those of one name together.
-type Lines = BTreeMap<String, Vec<String>>;
+/// Values by the name of their figure and by their labels: Prometheus wants those of one name together, and each series
+/// once.
+pub type Lines = BTreeMap<String, BTreeMap<String, f64>>;
 
 /// Every figure is a gauge: it is what the newest step, measurement or round says. A database that cannot be read says so
 /// by `orchestrator_database_is_readable` and keeps no other from being heard.
 pub async fn metrics(sources: &Sources) -> String {
+    let all: Vec<_> = sources.all().into_iter().filter(|source| !source.is_removed()).collect();
+    let found = all.iter().map(|source| sources.figures(source, figures));
+    let found = futures_util::future::join_all(found).await;
     let mut lines = Lines::new();
-    for source in sources.all() {
-        let found = figures(&source).await;
-        let readable = "orchestrator_database_is_readable";
-        let line = format!("{readable}{{database=\"{}\"}} {}", escaped(&source.label), u8::from(found.is_ok()));
-        lines.entry(readable.to_owned()).or_default().push(line);
-        for (name, found) in found.into_iter().flatten() {
-            lines.entry(name).or_default().extend(found);
+    for (source, found) in all.iter().zip(found) {
+        let readable = lines.entry("orchestrator_database_is_readable".to_owned()).or_default();
+        readable.insert(database_label(source), f64::from(u8::from(found.is_ok())));
+        for (name, found) in found.iter().flat_map(|found| found.iter()) {
+            let line = lines.entry(name.clone()).or_default();
+            line.extend(found.iter().map(|(labels, value)| (labels.clone(), *value)));
         }
     }
     let mut text = String::new();
     for (name, lines) in lines {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "# TYPE {name} gauge\n{}", lines.join("\n"));
+        let _ = writeln!(text, "# TYPE {name} gauge");
+        for (labels, value) in lines {
+            let _ = writeln!(text, "{name}{{{labels}}} {}", shown(value));
+        }
     }
     text
 }
 
+/// The folder and not its last part, which two may have.
+fn database_label(source: &Source) -> String {
+    format!("database=\"{}\"", escaped(&source.place))
+}
+
 /// The figures of the runs of one database.
-async fn figures(source: &Source) -> Result<Lines, ServeError> {
+async fn figures(lent: Lent) -> Result<Lines, ServeError> {
     let mut lines = Lines::new();
-    for run in source.reader.runs().await? {
-        let labels =
-            format!("database=\"{}\",run=\"{}\",name=\"{}\"", escaped(&source.label), run.run_id, escaped(&run.name));
+    let database = database_label(&lent.source);
+    for run in lent.reader.runs().await? {
+        let labels = format!("{database},run=\"{}\",name=\"{}\"", run.run_id, escaped(&run.name));
         let mut set = |name: &str, value: f64| {
             let name = format!("orchestrator_{}", cleaned(name));
-            let line = format!("{name}{{{labels}}} {}", shown(value));
-            lines.entry(name).or_default().push(line);
+            lines.entry(name).or_default().insert(labels.clone(), value);
         };
         set("run_is_running", f64::from(u8::from(run.status == RunStatus::Running)));
         set("run_is_failed", f64::from(u8::from(run.status == RunStatus::Failed)));
-        if let Some(written) = source.written_at_ms() {
+        if let Some(written) = lent.stamp.written_at_ms() {
             set("run_written_timestamp_seconds", written as f64 / 1000.0);
         }
         if let Some(planned) = run.planned_steps() {
             set("run_planned_steps", planned as f64);
         }
-        let curves = curves::curves(&source.reader, run.run_id, 1).await?;
+        let curves = curves::curves(&lent.reader, run.run_id, 1).await?;
         for (group, prefix) in [("steps", "step_"), ("held_out", ""), ("rounds", "")] {
             let Some(group) = curves.get(group) else { continue };
             for axis in ["step", "generated_tokens", "seconds"] {

@@ -1,5 +1,6 @@
 //! Addresses and their answers.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,9 +13,10 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::api::{Part, ProblemQuery, TreeQuery};
-use super::source::{Source, Sources};
+use super::source::{Lent, Sources};
 use super::text::Tokenizers;
 use super::{ServeError, api, assets, guard, prometheus};
+use crate::store::StoreError;
 use crate::types::RunId;
 
 /// What every answer is made from.
@@ -62,38 +64,21 @@ async fn asset(Path(name): Path<String>) -> Response {
 }
 
 async fn metrics(State(app): Shared) -> Response {
-    app.sources.refresh().await;
+    app.sources.refresh();
     typed("text/plain; version=0.0.4; charset=utf-8", prometheus::metrics(&app.sources).await)
 }
 
-/// Whole minutes since a time in milliseconds.
-fn minutes_since(written_ms: u64) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(written_ms) / 60_000
-}
-
 async fn runs(State(app): Shared, headers: HeaderMap) -> Response {
-    let refused = app.sources.refresh().await;
-    let mut tag = format!("{:x}-{}", app.started, refused.len());
-    for source in app.sources.all() {
-        match source.changes.count().await {
-            Ok(count) => tag.push_str(&format!("-{count}")),
-            // It is listed as what cannot be read.
-            Err(_) => tag.push_str("-x"),
-        }
-        // A killed run writes nothing: that it is quiet is news once a minute.
-        let quiet = source.written_at_ms().map_or(0, |written| minutes_since(written).min(60));
-        tag.push_str(&format!(".{quiet}"));
-    }
-    tagged(&headers, &tag, async { Ok(Some(api::runs(&app.sources, refused).await)) }).await
+    app.sources.refresh();
+    tagged(&headers, None, async { Ok(Some(api::runs(&app.sources).await)) }).await
 }
 
 async fn run(State(app): Shared, Path(key): Path<String>, headers: HeaderMap) -> Response {
-    of_run(&app, &key, &headers, |source, run| async move { api::run(&source, run).await }).await
+    of_run(&app, &key, &headers, api::run).await
 }
 
 async fn curves(State(app): Shared, Path(key): Path<String>, headers: HeaderMap) -> Response {
-    of_run(&app, &key, &headers, |source, run| async move { api::run_curves(&source, run).await }).await
+    of_run(&app, &key, &headers, api::run_curves).await
 }
 
 async fn trees(
@@ -102,17 +87,16 @@ async fn trees(
     Query(query): Query<TreeQuery>,
     headers: HeaderMap,
 ) -> Response {
-    of_run(&app, &key, &headers, |source, run| async move { api::trees(&source, run, query).await }).await
+    of_run(&app, &key, &headers, |lent, run| api::trees(lent, run, query)).await
 }
 
 async fn tree(State(app): Shared, Path((key, id)): Path<(String, i64)>, headers: HeaderMap) -> Response {
-    of_run(&app, &key, &headers, |source, run| async move { api::one_tree(&source, run, id).await }).await
+    of_run(&app, &key, &headers, |lent, run| api::one_tree(lent, run, id)).await
 }
 
 async fn node(State(app): Shared, Path((key, tree, id)): Path<(String, i64, u32)>, headers: HeaderMap) -> Response {
     let tokenizers = app.tokenizers.clone();
-    let make = |source: Arc<Source>, run| async move { api::node(&source, run, (tree, id), tokenizers).await };
-    of_run(&app, &key, &headers, make).await
+    of_run(&app, &key, &headers, |lent, run| api::node(lent, run, (tree, id), tokenizers)).await
 }
 
 async fn problems(
@@ -121,11 +105,11 @@ async fn problems(
     Query(query): Query<ProblemQuery>,
     headers: HeaderMap,
 ) -> Response {
-    of_run(&app, &key, &headers, |source, run| async move { api::problems(&source, run, query).await }).await
+    of_run(&app, &key, &headers, |lent, run| api::problems(lent, run, query)).await
 }
 
 async fn problem(State(app): Shared, Path((key, id)): Path<(String, i64)>, headers: HeaderMap) -> Response {
-    of_run(&app, &key, &headers, |source, run| async move { api::problem(&source.reader, run, id).await }).await
+    of_run(&app, &key, &headers, |lent, run| async move { api::problem(&lent.reader, run, id).await }).await
 }
 
 async fn mistakes(
@@ -134,34 +118,49 @@ async fn mistakes(
     Query(part): Query<Part>,
     headers: HeaderMap,
 ) -> Response {
-    of_run(&app, &key, &headers, |source, run| async move { api::mistakes(&source, run, part).await }).await
+    of_run(&app, &key, &headers, |lent, run| api::mistakes(lent, run, part)).await
 }
 
-/// Answers for one run; the tag is that of its database.
+/// Answers for one run. The tag is what the files of its database say, looked at before anything is read: what is written
+/// meanwhile makes the tag too old, never too new.
 async fn of_run<F, M>(app: &App, key: &str, headers: &HeaderMap, make: F) -> Response
 where
-    F: FnOnce(Arc<Source>, RunId) -> M,
+    F: FnOnce(Lent, RunId) -> M,
     M: Future<Output = Made>,
 {
     let Some((source, run)) = app.sources.find(key) else { return not_found() };
-    // Before anything is read: what is written meanwhile makes the tag too old, never too new.
-    let count = match source.changes.count().await {
-        Ok(count) => count,
-        Err(error) => return failed(&error.into()),
-    };
-    tagged(headers, &format!("{:x}-{count}", app.started), make(source, run)).await
+    let name = source.stamp().and_then(|stamp| stamp.name());
+    let tag = name.map(|name| format!("{:x}-{name}", app.started));
+    tagged(headers, tag, async {
+        let lent = app.sources.lend(&source).await?;
+        match make(lent, run).await {
+            Ok(made) => Ok(made),
+            Err(error) => Err(app.sources.look_again(&source, error).await),
+        }
+    })
+    .await
 }
 
-async fn tagged(headers: &HeaderMap, tag: &str, make: impl Future<Output = Made>) -> Response {
-    let tag = format!("\"{tag}\"");
-    let is_known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let mut response = if is_known {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        match make.await {
-            Ok(Some(value)) => typed("application/json", value.to_string()),
-            Ok(None) => return not_found(),
-            Err(error) => return failed(&error),
+/// An answer under a tag, or that it is known already. Without a tag it is named by its content.
+async fn tagged(headers: &HeaderMap, tag: Option<String>, make: impl Future<Output = Made>) -> Response {
+    let is_known = |tag: &str| headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let tag = tag.map(|tag| format!("\"{tag}\""));
+    let (mut response, tag) = match tag {
+        Some(tag) if is_known(&tag) => (StatusCode::NOT_MODIFIED.into_response(), tag),
+        tag => {
+            let body = match make.await {
+                Ok(Some(value)) => value.to_string(),
+                Ok(None) => return not_found(),
+                Err(error) => return failed(&error),
+            };
+            let tag = tag.unwrap_or_else(|| {
+                let mut hasher = DefaultHasher::new();
+                body.hash(&mut hasher);
+                format!("\"{:x}-{:x}\"", body.len(), hasher.finish())
+            });
+            let is_known = is_known(&tag);
+            let known = || StatusCode::NOT_MODIFIED.into_response();
+            (if is_known { known() } else { typed("application/json", body) }, tag)
         }
     };
     if let Ok(tag) = HeaderValue::from_str(&tag) {
@@ -182,6 +181,10 @@ fn not_found() -> Response {
 }
 
 fn failed(error: &ServeError) -> Response {
+    if let ServeError::Store(error @ StoreError::Missing { .. }) = error {
+        let body = json!({ "error": error.to_string() });
+        return (StatusCode::NOT_FOUND, typed("application/json", body.to_string())).into_response();
+    }
     tracing::warn!(error = %crate::error::chain(error).join(": "), "a page could not be made");
     let body = json!({ "error": crate::error::chain(error).join(": ") });
     (StatusCode::INTERNAL_SERVER_ERROR, typed("application/json", body.to_string())).into_response()

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::ServeError;
-use crate::store::{Reader, TreePageFilter};
+use crate::store::{Reader, TreeFilter, TreePageFilter};
 use crate::types::TreeId;
 
 /// Other trees of the same problem that a tree can be compared with.
@@ -19,9 +19,9 @@ pub async fn tree(reader: &Reader, run: crate::types::RunId, tree: TreeId) -> Re
     let problem = reader.problem(row.problem_id).await?;
     let nodes = reader.node_columns(tree).await?;
     let trajectories = reader.trajectories(tree).await?;
-    let same = TreePageFilter { problem: Some(row.problem_id), ..TreePageFilter::of(run, SIBLINGS) };
+    let same = TreeFilter { problem: Some(row.problem_id), limit: Some(SIBLINGS), ..TreeFilter::of(run) };
     let siblings: Vec<Value> = reader
-        .tree_page(same)
+        .tree_page(TreePageFilter::of(same))
         .await?
         .trees
         .iter()

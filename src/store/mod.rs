@@ -21,23 +21,27 @@ mod check;
 mod codec;
 mod error;
 mod evaluation;
+mod export_read;
 mod metric;
 mod open;
-mod page;
 #[cfg(test)]
 mod plan_test;
 mod problem;
+mod problem_page;
 mod prune;
 mod recorded;
 mod regrow;
 mod round;
 mod round_write;
 mod run;
+mod series;
 mod size;
 mod solution;
+mod stamp;
 mod step;
 mod step_slot;
 mod tree;
+mod tree_page;
 mod tree_read;
 mod tree_shape;
 mod view;
@@ -59,25 +63,27 @@ pub use benchmark::{
 pub use check::Finding;
 pub use error::StoreError;
 pub use evaluation::{EvaluatedProblem, EvaluationRow, NewEvaluation};
+pub use export_read::ProblemContent;
 pub use metric::{Metric, MetricRow};
-pub use page::{
-    Changes, ProblemEvaluation, ProblemItem, ProblemPage, ProblemRound, StepTrajectories, TreeItem, TreeOrder,
-    TreePage, TreePageFilter,
-};
+pub use open::ReadOptions;
 pub use problem::{NewProblem, ProblemRow};
+pub use problem_page::{ProblemEvaluation, ProblemFilter, ProblemItem, ProblemPage, ProblemRound};
 pub use prune::{DropText, Prune, Pruned};
 pub use recorded::RecordedTree;
 pub use round::{FilteredProblem, NewRound, RoundProblemRow, RoundReason, RoundRow, RoundStatus};
 pub use run::{NewRun, RunEnd, RunRow, RunStatus};
+pub use series::StepTrajectories;
 pub use size::{DatabaseSize, TableSize, Vacuumed};
 pub use solution::{ImportCounts, ImportedSolution, NewSolution, SolutionFilter, SolutionRow};
+pub use stamp::{FileIdentity, FileStamp};
 pub use step::{NewStep, StepEnd, StepRow, StepStatus};
 pub use step_slot::{NewSlot, StepSlot};
 pub use tree::{NewTree, NodeContent, NodeRow, ScoreParts, Selection, SelectionKind, TrajectoryRow, TreeStatus};
+pub use tree_page::{TreeItem, TreeOrder, TreePage, TreePageFilter};
 pub use tree_read::{TreeFilter, TreeRow};
 pub use tree_shape::NodeColumns;
-pub use view::{BestPath, ConfidentMistake, SolvedPerStep, StepSummary, TokenUse, WeightHistory};
-pub use view_training::{BadOutput, LearningPoint, ReplayUse, RoundSummary, RunComparison};
+pub use view::{BestPath, ConfidentMistake, MistakePage, SolvedPerStep, StepSummary, TokenUse, WeightHistory};
+pub use view_training::{BadOutput, LearningPoint, ReplayUse, RoundSummary, RunComparison, RunTime};
 pub use weight::{Confirmation, NewWeightVersion, WeightVersionRow};
 
 /// A database open for writing. Clones share one writer and one set of readers.
@@ -97,6 +103,7 @@ type WriterTask = JoinHandle<Result<(), StoreError>>;
 pub struct Reader {
     path: Arc<Path>,
     pool: SqlitePool,
+    is_frozen: bool,
 }
 
 /// How a [`Store`] is opened.
@@ -172,8 +179,28 @@ impl Reader {
     /// # Errors
     /// The file is missing, no database of this program, or of another schema.
     pub async fn open(path: &Path) -> Result<Reader, StoreError> {
-        let pool = open::reading_pool(path).await?;
-        Ok(Reader { path: path.into(), pool })
+        Reader::open_with(path, ReadOptions::default()).await
+    }
+
+    /// As [`Reader::open`], with options.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub async fn open_with(path: &Path, options: ReadOptions) -> Result<Reader, StoreError> {
+        let is_frozen = open::is_frozen(path);
+        let pool = open::reading_pool(path, options).await?;
+        Ok(Reader { path: path.into(), pool, is_frozen })
+    }
+
+    /// Whether the database is read as it was when it was opened, since it lies where this user may not write and nobody had
+    /// it open. Once its files change it has to be opened again.
+    pub fn is_frozen(&self) -> bool {
+        self.is_frozen
+    }
+
+    /// Ends the connections, of its clones too, once what they are being asked is answered.
+    pub async fn close(&self) {
+        self.pool.close().await;
     }
 
     /// Where the database is.

@@ -1,6 +1,6 @@
 //! Opening: is this a database of ours, which schema has it, and with which settings is it used.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
@@ -24,6 +24,21 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Readers at the same time; further ones wait for one to finish.
 const READERS: u32 = 4;
 
+/// How a database is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// How long to wait for whoever keeps it locked, when it is opened and with every question.
+    pub patience: Duration,
+    /// Questions at the same time. Each has a connection: two files and a thread.
+    pub connections: u32,
+}
+
+impl Default for ReadOptions {
+    fn default() -> ReadOptions {
+        ReadOptions { patience: BUSY_TIMEOUT, connections: READERS }
+    }
+}
+
 /// Size of a database page, SQLite's default; named because a limit in bytes is given to SQLite in pages.
 const PAGE_BYTES: u64 = 4096;
 
@@ -41,7 +56,7 @@ pub(super) async fn writing_connection(path: &Path, options: StoreOptions) -> Re
     let mut schema = 0;
     if path.exists() {
         // Before anything is written to the file: a foreign database would be switched to WAL mode.
-        let found = inspect(path).await?;
+        let found = inspect(path, BUSY_TIMEOUT).await?;
         found.refuse_foreign(path)?;
         found.refuse_newer(path)?;
         schema = found.schema;
@@ -101,36 +116,47 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path, schema: i64) -> Resul
 }
 
 /// Opens an existing database of the present schema for reading.
-pub(super) async fn reading_pool(path: &Path) -> Result<SqlitePool, StoreError> {
+pub(super) async fn reading_pool(path: &Path, options: ReadOptions) -> Result<SqlitePool, StoreError> {
+    let ReadOptions { patience, connections } = options;
     if !path.is_file() {
         return Err(StoreError::Missing { path: path.to_owned() });
     }
-    let found = inspect(path).await?;
+    let found = inspect(path, patience).await?;
     found.refuse_foreign(path)?;
     found.refuse_newer(path)?;
     if found.schema < newest_schema() {
         return Err(StoreError::OlderSchema { path: path.to_owned(), found: found.schema, known: newest_schema() });
     }
     let pool = SqlitePoolOptions::new()
-        .max_connections(READERS)
+        .max_connections(connections)
         // A connection to a file does not go stale.
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None);
-    pool.connect_with(read_only(path)).await.map_err(|error| StoreError::from(error).at(path))
+    pool.connect_with(read_only(path, patience)).await.map_err(|error| StoreError::from(error).at(path))
 }
 
-/// One more connection for reading, of a database that was opened before.
-pub(super) async fn reading_connection(path: &Path) -> Result<SqliteConnection, StoreError> {
-    read_only(path).connect().await.map_err(|error| StoreError::from(error).at(path))
+/// Whether a database lies where this user may not write and nobody has it open: its index of the log cannot be made, without
+/// which SQLite refuses to read. Nothing can be in a log then, so the file is the whole database as it is.
+pub(super) fn is_frozen(path: &Path) -> bool {
+    let beside = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).is_err()
+        && !beside("-shm").exists()
+        && beside("-wal").metadata().map_or(true, |log| log.len() == 0)
 }
 
-fn read_only(path: &Path) -> SqliteConnectOptions {
+fn read_only(path: &Path, patience: Duration) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
+        .immutable(is_frozen(path))
         .pragma("query_only", "on")
-        .busy_timeout(BUSY_TIMEOUT)
+        .busy_timeout(patience)
         .thread_name(|number| format!("store-reader-{number}"))
         .disable_statement_logging()
 }
@@ -162,9 +188,9 @@ impl Found {
     }
 }
 
-async fn inspect(path: &Path) -> Result<Found, StoreError> {
+async fn inspect(path: &Path, patience: Duration) -> Result<Found, StoreError> {
     let inspect = async {
-        let mut conn = read_only(path).connect().await?;
+        let mut conn = read_only(path, patience).connect().await?;
         let application_id = sqlx::query_scalar("pragma application_id").fetch_one(&mut conn).await?;
         let object_count = sqlx::query_scalar(
             "select count(*) from sqlite_schema where type in ('table', 'view') and name <> '_sqlx_migrations'",

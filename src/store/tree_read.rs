@@ -17,18 +17,25 @@ pub struct TreeFilter {
     pub step: Option<StepId>,
     /// Only this problem.
     pub problem: Option<ProblemId>,
+    /// Only trees grown in this way.
+    pub kind: Option<TreeKind>,
     /// Only solved, or only unsolved trees.
     pub is_solved: Option<bool>,
     /// Only trees with a trajectory of this verdict.
     pub verdict: Option<Verdict>,
-    /// At most so many, newest first.
+    /// At most so many.
     pub limit: Option<u32>,
 }
 
 impl TreeFilter {
     /// All trees of a run.
     pub fn of(run: RunId) -> TreeFilter {
-        TreeFilter { run, step: None, problem: None, is_solved: None, verdict: None, limit: None }
+        TreeFilter { run, step: None, problem: None, kind: None, is_solved: None, verdict: None, limit: None }
+    }
+
+    /// For SQLite, to which a negative limit is none.
+    pub(super) fn limit(&self) -> i64 {
+        self.limit.map_or(-1, i64::from)
     }
 }
 
@@ -94,8 +101,9 @@ pub(super) const TREES: &str = "
       and (?4 is null or problem_id = ?4)
       and (?5 is null or is_solved = ?5)
       and (?6 is null or exists (select 1 from trajectory j where j.tree_id = t.tree_id and j.verdict = ?6))
+      and (?7 is null or kind = ?7)
     order by step_id desc, slot desc
-    limit ?7";
+    limit ?8";
 
 pub(super) const TREE: &str = "
     select tree_id, run_id, round_id, step_id, slot, kind, problem_id, problem_name, rules, uct_lambda, status, error,
@@ -131,15 +139,7 @@ impl Reader {
     /// # Errors
     /// The database cannot be read.
     pub async fn trees(&self, filter: TreeFilter) -> Result<Vec<TreeRow>, StoreError> {
-        let query = sqlx::query(TREES)
-            .bind(filter.run.0)
-            .bind(filter.step.map_or(i64::MIN, |step| step.0))
-            .bind(filter.step.map_or(i64::MAX, |step| step.0))
-            .bind(filter.problem.map(|problem| problem.0))
-            .bind(filter.is_solved)
-            .bind(filter.verdict.map(Verdict::as_str))
-            .bind(filter.limit.map_or(-1, i64::from));
-        self.all(query, tree_row).await
+        self.all(bound(TREES, &filter).bind(filter.limit()), tree_row).await
     }
 
     /// The trees of a run, oldest step first.
@@ -184,6 +184,18 @@ impl Reader {
         }
         Ok(trajectories)
     }
+}
+
+/// A statement with what a filter says as its first seven parameters.
+pub(super) fn bound<'q>(statement: &'static str, filter: &TreeFilter) -> super::Query<'q> {
+    sqlx::query(statement)
+        .bind(filter.run.0)
+        .bind(filter.step.map_or(i64::MIN, |step| step.0))
+        .bind(filter.step.map_or(i64::MAX, |step| step.0))
+        .bind(filter.problem.map(|problem| problem.0))
+        .bind(filter.is_solved)
+        .bind(filter.verdict.map(Verdict::as_str))
+        .bind(filter.kind.map(TreeKind::as_str))
 }
 
 /// The status of a tree with its error, from columns `status` and `error`.

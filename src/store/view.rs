@@ -160,6 +160,15 @@ pub struct ConfidentMistake {
     pub response_tokens: u64,
 }
 
+/// Wrong answers of one page.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MistakePage {
+    /// How many there are on all pages.
+    pub total: u64,
+    /// Those of this page.
+    pub mistakes: Vec<ConfidentMistake>,
+}
+
 /// A row of `token_use`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TokenUse {
@@ -210,7 +219,13 @@ pub(super) const CONFIDENT_MISTAKES: &str = "
     select entropy_nats, step_id, tree_id, problem_name, problem, reference_answer, response, response_tokens
     from confident_mistakes
     where +run_id = ?
-    limit ?";
+    limit ? offset ?";
+
+pub(super) const MISTAKE_TOTAL: &str = "
+    select count(*) as total
+    from tree t
+    join trajectory j on j.tree_id = t.tree_id
+    where t.run_id = ? and j.verdict = 'incorrect' and j.entropy_nats is not null";
 
 pub(super) const TOKEN_USE: &str = "
     select step_id, generated_tokens, trajectory_tokens, trained_tokens, packed_tokens, search_overhead, sharing_factor
@@ -277,7 +292,20 @@ impl Reader {
     /// # Errors
     /// The database cannot be read.
     pub async fn confident_mistakes(&self, run: RunId, limit: u32) -> Result<Vec<ConfidentMistake>, StoreError> {
-        self.all(sqlx::query(CONFIDENT_MISTAKES).bind(run.0).bind(limit), |row| {
+        self.mistakes_from(run, 0, limit).await
+    }
+
+    /// One page of the same, after the first `offset`.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn mistake_page(&self, run: RunId, offset: u32, limit: u32) -> Result<MistakePage, StoreError> {
+        let total = self.optional(sqlx::query(MISTAKE_TOTAL).bind(run.0), |row| row.int("total")).await?;
+        Ok(MistakePage { total: total.unwrap_or(0), mistakes: self.mistakes_from(run, offset, limit).await? })
+    }
+
+    async fn mistakes_from(&self, run: RunId, offset: u32, limit: u32) -> Result<Vec<ConfidentMistake>, StoreError> {
+        self.all(sqlx::query(CONFIDENT_MISTAKES).bind(run.0).bind(limit).bind(offset), |row| {
             Ok(ConfidentMistake {
                 entropy_nats: row.get("entropy_nats")?,
                 step_id: StepId(row.get("step_id")?),

@@ -95,6 +95,33 @@ pub struct ReplayUse {
     pub saved_tokens: Option<f64>,
 }
 
+/// Where the time of a run went: view `time_split`, added up over the steps that are over. `None`: nothing was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RunTime {
+    /// All of it.
+    pub wall_s: Option<f64>,
+    /// The search.
+    pub search_s: Option<f64>,
+    /// Of it, while the engine was generating.
+    pub generating_s: Option<f64>,
+    /// The update.
+    pub train_s: Option<f64>,
+    /// Of it, the logprobs before the update.
+    pub old_logprobs_s: Option<f64>,
+    /// Of it, gradients.
+    pub gradient_s: Option<f64>,
+    /// Of it, the optimizer.
+    pub optimizer_s: Option<f64>,
+    /// Writing the weights.
+    pub export_s: Option<f64>,
+    /// Loading them in the engine.
+    pub reload_s: Option<f64>,
+    /// Comparing logprobs afterwards.
+    pub canary_s: Option<f64>,
+    /// The rest.
+    pub other_s: Option<f64>,
+}
+
 /// A row of `learning_curve`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LearningPoint {
@@ -195,6 +222,13 @@ pub(super) const LEARNING_CURVE: &str = "
     where run_id = ?
     order by step_id";
 
+pub(super) const TIME_SPLIT: &str = "
+    select sum(wall_s) as wall_s, sum(search_s) as search_s, sum(generating_s) as generating_s, sum(train_s) as train_s,
+           sum(old_logprobs_s) as old_logprobs_s, sum(gradient_s) as gradient_s, sum(optimizer_s) as optimizer_s,
+           sum(export_s) as export_s, sum(reload_s) as reload_s, sum(canary_s) as canary_s, sum(other_s) as other_s
+    from time_split
+    where run_id = ?";
+
 pub(super) const RUN_COMPARISON: &str = "
     select run_id, algorithm, name, status, steps_done, first_pass_at_1, last_pass_at_1, best_pass_at_1, best_step_id,
            generated_tokens, trained_tokens, search_hours, train_hours
@@ -232,6 +266,29 @@ impl Reader {
     /// The database cannot be read.
     pub async fn learning_curve(&self, run: RunId) -> Result<Vec<LearningPoint>, StoreError> {
         self.all(sqlx::query(LEARNING_CURVE).bind(run.0), learning_point).await
+    }
+
+    /// Where the time of a run went.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn run_time(&self, run: RunId) -> Result<Option<RunTime>, StoreError> {
+        self.optional(sqlx::query(TIME_SPLIT).bind(run.0), |row| {
+            Ok(RunTime {
+                wall_s: row.get("wall_s")?,
+                search_s: row.get("search_s")?,
+                generating_s: row.get("generating_s")?,
+                train_s: row.get("train_s")?,
+                old_logprobs_s: row.get("old_logprobs_s")?,
+                gradient_s: row.get("gradient_s")?,
+                optimizer_s: row.get("optimizer_s")?,
+                export_s: row.get("export_s")?,
+                reload_s: row.get("reload_s")?,
+                canary_s: row.get("canary_s")?,
+                other_s: row.get("other_s")?,
+            })
+        })
+        .await
     }
 
     /// All runs of the database side by side, oldest first.

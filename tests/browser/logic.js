@@ -8,7 +8,7 @@ const vm = require("node:vm");
 
 const folder = path.join(__dirname, "..", "..", "src", "serve", "assets");
 const context = vm.createContext({ URLSearchParams, performance, console, clearInterval, clearTimeout });
-for (const name of ["core.js", "chart.js", "layout.js", "explorer.js", "lists.js", "pages.js"]) {
+for (const name of ["core.js", "chart.js", "layout.js", "drawing.js", "explorer.js", "lists.js", "pages.js"]) {
   vm.runInContext(fs.readFileSync(path.join(folder, name), "utf8"), context, { filename: name });
 }
 const DS = vm.runInContext("DS", context);

@@ -51,7 +51,7 @@ const look = async (page, address, prefix) => {
   await go(`#/curves?runs=${chosen}`);
   await until(`document.querySelectorAll('.legend li').length === ${runs.slice(0, 2).length} && document.querySelectorAll('figure svg').length >= 3`);
   if (runs.length > 1) {
-    assert(await evaluate("[...document.querySelectorAll('figure')].some((f) => new Set([...f.querySelectorAll('.line')].map((l) => l.getAttribute('stroke-dasharray'))).size === 2)"), "two lines, two dashes");
+    await until("[...document.querySelectorAll('figure')].some((f) => new Set([...f.querySelectorAll('.line')].map((l) => l.getAttribute('stroke-dasharray'))).size === 2)", "two lines, two dashes");
   }
   await evaluate("document.querySelector('figure svg').focus()");
   await key("ArrowRight");
@@ -84,22 +84,55 @@ const look = async (page, address, prefix) => {
   await save("trees");
   const trees = await evaluate("[...document.querySelectorAll('tbody tr')].map((tr) => ({ id: tr.querySelector('a').hash.split('/').pop(), problem: tr.querySelectorAll('a')[1].hash }))");
   const tree = process.env.TREE || trees[0].id;
-  const started = Date.now();
-  await evaluate(`location.hash = '#/run/${run}/tree/${tree}'`);
+  // From the click to the frame that shows it: what a task finds after the frame in which the drawing was complete.
+  const painted_ms = await evaluate(`new Promise((resolve) => {
+    const started = performance.now();
+    const look = () => {
+      const [explorer] = DS.explorers;
+      if (!explorer || Number(explorer.canvas.dataset.drawn) !== explorer.count) { requestAnimationFrame(look); return; }
+      const channel = new MessageChannel();
+      channel.port1.onmessage = () => resolve(performance.now() - started);
+      requestAnimationFrame(() => channel.port2.postMessage(null));
+    };
+    location.hash = '#/run/${run}/tree/${tree}';
+    requestAnimationFrame(look);
+  })`);
   await until("DS.explorers.length === 1 && Number(document.querySelector('canvas').dataset.drawn) === DS.explorers[0].count", "the tree");
-  const opened_ms = Date.now() - started;
-  const frame = await evaluate(`new Promise((resolve) => {
+  const middle = await evaluate("(() => { const b = document.querySelector('canvas').getBoundingClientRect(); return { x: b.left + b.width / 2, y: b.top + b.height / 2 }; })()");
+  // Every frame zooms or moves, and the next one is not begun before it is shown; what reads a pixel back waits for all of them.
+  const frames = async (act) => evaluate(`new Promise((resolve) => {
     const e = DS.explorers[0];
     const times = [];
-    const next = () => {
-      e.zoom(times.length < 15 ? 1.08 : 1 / 1.08);
-      requestAnimationFrame(() => { times.push(e.draw_ms); if (times.length < 30) next(); else resolve(times.sort((a, b) => a - b)[15]); });
+    let last = 0;
+    const next = (now) => {
+      if (last) times.push(now - last);
+      last = now;
+      if (times.length >= 60) { times.sort((a, b) => a - b); resolve({ median: times[30], p95: times[56], most: times[59] }); return; }
+      (${act})(e, times.length);
+      requestAnimationFrame(next);
     };
-    next();
+    requestAnimationFrame(next);
   })`);
-  const facts = await evaluate("({ nodes: DS.explorers[0].count, draw: DS.explorers[0].draw_ms, frames: DS.explorers[0].frames.length })");
-  console.log(`${prefix}tree ${tree}: ${facts.nodes} nodes, ${facts.frames} frames; open to drawn ${opened_ms} ms, median frame while zooming ${frame.toFixed(1)} ms`);
-  assert(facts.nodes < 9000 || frame < 1000, "drawing takes too long");
+  const zooming = await frames("(e, i) => e.zoom(i % 30 < 15 ? 1.08 : 1 / 1.08)");
+  const moving = await frames("(e, i) => { e.origin.x += i % 30 < 15 ? 9 : -9; e.queue(); }");
+  const drawn_ms = await evaluate(`(() => {
+    const e = DS.explorers[0], times = [];
+    const pixel = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    for (let i = 0; i < 9; i += 1) {
+      const started = performance.now();
+      e.draw();
+      pixel.drawImage(e.canvas, 0, 0);
+      pixel.getImageData(0, 0, 1, 1);
+      times.push(performance.now() - started);
+    }
+    return times.sort((a, b) => a - b)[4];
+  })()`);
+  const facts = await evaluate("({ nodes: DS.explorers[0].count, frames: DS.explorers[0].frames.length })");
+  const said = ({ median, p95, most }) => `${median.toFixed(0)} ms (95 % within ${p95.toFixed(0)}, most ${most.toFixed(0)})`;
+  console.log(`${prefix}tree ${tree}: ${facts.nodes} nodes, ${facts.frames} expansions; click to frame ${painted_ms.toFixed(0)} ms, one drawing `
+    + `with its pixels ${drawn_ms.toFixed(0)} ms, frames while zooming ${said(zooming)}, while moving ${said(moving)}`);
+  // On a busy machine; docs/pages.md has the times of a free one.
+  assert(painted_ms < 5000 && zooming.median < 500 && moving.median < 500, "drawing takes too long");
   const reading = () => evaluate("document.querySelector('.explorer output').textContent");
   const drawn = () => evaluate("Number(document.querySelector('canvas').dataset.drawn)");
   await evaluate("document.activeElement.blur(); DS.explorers[0].fit(); DS.explorers[0].queue()");
@@ -128,6 +161,9 @@ const look = async (page, address, prefix) => {
     assert(shades > 0, "no token is shaded");
   }
   await save("tree");
+  await send("Input.dispatchMouseEvent", { type: "mouseWheel", ...middle, deltaX: 0, deltaY: -120 });
+  await until("DS.explorers[0].unit.y > 0 && document.querySelector('canvas').dataset.drawn !== '0'", "the wheel");
+  await evaluate("DS.explorers[0].fit(); DS.explorers[0].queue()");
   const point = await evaluate("(() => { const e = DS.explorers[0], b = e.canvas.getBoundingClientRect(), p = e.place(1); return { x: b.left + p.x, y: b.top + p.y }; })()");
   await send("Input.dispatchMouseEvent", { type: "mouseMoved", ...point });
   await until("!document.querySelector('.tip').hidden", "what is shown under the pointer");
@@ -140,6 +176,35 @@ const look = async (page, address, prefix) => {
     await save("compare");
   } else {
     console.log(`${prefix}no problem has two trees in the list: nothing to compare`);
+  }
+  // Explorers that were closed listen no longer; a percent sign in an address is one; what is kept of answers is bounded.
+  await go(`#/run/${run}/trees`);
+  assert.strictEqual(await evaluate("DS.explorers.length"), 0);
+  const heard = await evaluate(`(() => {
+    const real = DS.Explorer.prototype.draw;
+    let count = 0;
+    DS.Explorer.prototype.draw = function () { count += 1; };
+    window.restoreDraw = () => { DS.Explorer.prototype.draw = real; return count; };
+  })()`);
+  assert.strictEqual(heard, undefined);
+  for (const value of ["dark", "light"]) await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value }] });
+  await evaluate("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))");
+  assert.strictEqual(await evaluate("restoreDraw()"), 0, "a closed explorer still draws");
+  await evaluate("location.hash = '#/run/%E0%A4%A'");
+  await until("document.querySelector('#main h1')", "the page of an address that cannot be decoded");
+  await evaluate("location.hash = '#/100%'");
+  await until("document.querySelector('#main h1').textContent === 'There is no such page'", "the page of no address");
+  page.complaints.splice(0, page.complaints.length, ...page.complaints.filter((text) => !/status of 40[04]/.test(text)));
+  if (!isFile) {
+    const kept = await evaluate(`(() => {
+      const most = DS.ANSWERS_MOST;
+      DS.ANSWERS_MOST = 1000;
+      for (let i = 0; i < 20; i += 1) DS.remember("/x" + i, { tag: null, value: i, size: 300 });
+      DS.ANSWERS_MOST = most;
+      const sizes = [...DS.answers.values()].reduce((all, { size }) => all + size, 0);
+      return { size: DS.answersSize, sizes, keys: [...DS.answers.keys()] };
+    })()`);
+    assert.deepStrictEqual(kept, { size: 900, sizes: 900, keys: ["/x17", "/x18", "/x19"] });
   }
   // Dark, and narrow.
   await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: "dark" }] });

@@ -56,7 +56,22 @@ DS.figure = (name, value) => {
 // Answers of the API; a page that is a file has them inside.
 
 DS.embedded = null;
+/** Answers by address with their tags, the one used last at the end. A large tree has a megabyte: what counts is their size. */
 DS.answers = new Map();
+DS.answersSize = 0;
+DS.ANSWERS_MOST = 32e6;
+
+DS.remember = (path, answer) => {
+  const known = DS.answers.get(path);
+  if (known) { DS.answersSize -= known.size; DS.answers.delete(path); }
+  DS.answers.set(path, answer);
+  DS.answersSize += answer.size;
+  for (const [oldest, { size }] of DS.answers) {
+    if (DS.answersSize <= DS.ANSWERS_MOST || oldest === path) break;
+    DS.answers.delete(oldest);
+    DS.answersSize -= size;
+  }
+};
 
 DS.readEmbedded = () => {
   const element = document.getElementById("data");
@@ -67,16 +82,19 @@ DS.readEmbedded = () => {
 DS.get = async (path) => {
   if (DS.embedded) return { value: DS.fromFile(DS.embedded.answers, path), isNew: !DS.answers.has(path) };
   const known = DS.answers.get(path);
-  const headers = known ? { "If-None-Match": known.tag } : {};
+  const headers = known && known.tag ? { "If-None-Match": known.tag } : {};
   const response = await fetch(path, { headers, cache: "no-store" });
-  if (response.status === 304 && known) return { value: known.value, isNew: false };
+  if (response.status === 304 && known) {
+    DS.remember(path, known);
+    return { value: known.value, isNew: false };
+  }
   if (!response.ok) {
     const said = await response.json().catch(() => ({}));
     throw new Error(said.error || `the server answers ${response.status}`);
   }
-  const value = await response.json();
-  if (DS.answers.size > 200) DS.answers.clear();
-  DS.answers.set(path, { tag: response.headers.get("ETag"), value });
+  const text = await response.text();
+  const value = JSON.parse(text);
+  DS.remember(path, { tag: response.headers.get("ETag"), value, size: text.length });
   return { value, isNew: true };
 };
 
@@ -96,9 +114,12 @@ DS.fromFile = (answers, path) => {
   }
   if (/\/problems$/.test(address)) {
     const text = (parameters.get("text") || "").toLowerCase();
-    const problems = found.problems.filter((p) => `${p.name} ${p.text}`.toLowerCase().includes(text));
+    const isOnlyBySearch = (p) => p.search_solved_count > 0 && p.rollout_count > 0 && p.rollout_correct_count === 0;
+    const isWanted = parameters.get("solved") === "only_by_search" ? isOnlyBySearch : () => true;
+    const problems = found.problems.filter((p) => isWanted(p) && `${p.name} ${p.text}`.toLowerCase().includes(text));
     return { total: problems.length, problems: problems.slice(start, end) };
   }
+  if (/\/mistakes$/.test(address)) return { total: found.mistakes.length, mistakes: found.mistakes.slice(start, end) };
   return found;
 };
 
@@ -135,7 +156,7 @@ DS.watch = (path, draw) => {
     try {
       const { value, isNew } = await DS.get(path);
       if (watch.stopped) return;
-      DS.trouble("");
+      DS.trouble(path, "");
       if (isNew || watch.isFirst) {
         watch.isFirst = false;
         draw(value);
@@ -143,7 +164,7 @@ DS.watch = (path, draw) => {
       DS.live(value);
     } catch (error) {
       if (watch.stopped) return;
-      DS.trouble(error.message || String(error));
+      DS.trouble(path, error.message || String(error));
     }
     if (!watch.stopped && !DS.embedded) watch.timer = setTimeout(ask, DS.period_ms);
   };
@@ -157,12 +178,35 @@ DS.stop = (watch) => {
   clearTimeout(watch.timer);
   DS.watches.delete(watch);
 };
-DS.stopAll = () => [...DS.watches].forEach(DS.stop);
+DS.stopAll = () => { [...DS.watches].forEach(DS.stop); DS.troubles.clear(); DS.trouble("", ""); };
 
-DS.trouble = (text) => {
+DS.troubles = new Map();
+
+/** Says what is wrong with an address, until it is asked again with success. */
+DS.trouble = (path, text) => {
+  if (text) DS.troubles.set(path, text); else DS.troubles.delete(path);
   const place = document.getElementById("trouble");
-  place.textContent = text;
-  place.hidden = !text;
+  const said = [...new Set(DS.troubles.values())].join("; ");
+  if (place.textContent !== said) place.textContent = said;
+  place.hidden = !said;
+};
+
+/** What tells a link, field or region from the others on its page. */
+DS.nameOf = (element) => [element.tagName, ...["href", "name", "value", "aria-label"].map((name) => element.getAttribute(name) || ""),
+  element.tagName === "SUMMARY" ? element.textContent : ""].join("|");
+
+/** New content in place of the old: the reader stays where they were, with what they had opened, scrolled and reached. */
+DS.fill = (place, ...children) => {
+  const all = (selector) => [...place.querySelectorAll(selector)];
+  const scrolled = new Map(all(".scroll").map((region) => [DS.nameOf(region), region.scrollLeft]));
+  const opened = new Set(all("details[open] > summary").map(DS.nameOf));
+  const focused = place.contains(document.activeElement) ? DS.nameOf(document.activeElement) : null;
+  place.className = "";
+  place.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  for (const region of all(".scroll")) region.scrollLeft = scrolled.get(DS.nameOf(region)) || 0;
+  for (const summary of all("details > summary")) if (opened.has(DS.nameOf(summary))) summary.parentElement.open = true;
+  const again = focused && all("a, button, input, summary, [tabindex]").find((element) => DS.nameOf(element) === focused);
+  if (again) again.focus({ preventScroll: true });
 };
 DS.live = () => {
   const place = document.getElementById("live");
@@ -174,9 +218,13 @@ DS.live = () => {
 
 // Addresses: #/run/0-1/tree/5?compare=9
 
+/** A part of an address; a percent sign that escapes nothing is one. */
+DS.decoded = (part) => {
+  try { return decodeURIComponent(part); } catch { return part; }
+};
 DS.address = () => {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), parameters: new URLSearchParams(query || "") };
+  return { parts: path.split("/").filter(Boolean).map(DS.decoded), parameters: new URLSearchParams(query || "") };
 };
 DS.link = (parts, parameters) => {
   const query = new URLSearchParams(parameters || {}).toString();

@@ -108,7 +108,9 @@ DS.colour = (bucket, theme) => {
   return `rgb(${mix.join(",")})`;
 };
 
-/** What a node looks like without its colour. */
+DS.SHAPES = ["root", "circle", "diamond", "cross", "square", "ring"];
+
+/** What a node looks like without its colour: one of the shapes. */
 DS.shape = (nodes, i) => {
   if (i === 0) return "root";
   if (!nodes.is_terminal[i]) return "circle";

@@ -65,10 +65,16 @@ DS.treesPage = (main, run, parameters) => {
   main.append(DS.h("h1", {}, "Trees"), DS.runTabs(run, "trees"), DS.filterForm(parts, filters, parameters), place);
   DS.watch(`/api/runs/${run}/trees?${asked}`, (page) => {
     const rest = Object.fromEntries([...parameters].filter(([name]) => name !== "offset"));
-    place.replaceChildren(DS.table("Trees", DS.treeColumns(run), page.trees), DS.pager(page.total, offset, limit, parts, rest));
-    place.className = "";
+    DS.fill(place, DS.table("Trees", DS.treeColumns(run), page.trees), DS.pager(page.total, offset, limit, parts, rest),
+      DS.h("p", { class: "hint" }, "Gain: the share of correct answers in a search, less that of direct rollouts of the same problem "
+        + "when its round began."));
   });
 };
+
+DS.PROBLEM_FILTERS = [
+  ["text", "in name or question", null],
+  ["solved", "solved", [["", "or not"], ["only_by_search", "by search, never by a rollout of the filter"]]],
+];
 
 /** The problems of a run. */
 DS.problemsPage = (main, run, parameters) => {
@@ -78,34 +84,44 @@ DS.problemsPage = (main, run, parameters) => {
   asked.set("limit", limit);
   const place = DS.h("div", { class: "loading" }, "…");
   main.append(DS.h("h1", {}, "Problems"), DS.runTabs(run, "problems"),
-    DS.filterForm(parts, [["text", "in name or question", null]], parameters), place);
+    DS.filterForm(parts, DS.PROBLEM_FILTERS, parameters), place);
   DS.watch(`/api/runs/${run}/problems?${asked}`, (page) => {
     const rest = Object.fromEntries([...parameters].filter(([name]) => name !== "offset"));
-    place.replaceChildren(DS.table("Problems", [
+    DS.fill(place, DS.table("Problems", [
       ["problem", (p) => DS.a(["run", run, "problem", String(p.problem_id)], p.name)],
       ["question", (p) => DS.h("span", { class: "cut" }, p.text)],
       ["answer", (p) => p.answer],
-      ["direct rollouts", (p) => DS.percent(p.direct_pass_rate), true],
+      ["direct rollouts", (p) => (p.rollout_count ? `${p.rollout_correct_count} of ${p.rollout_count}` : "–"), true],
+      ["of the last round", (p) => DS.percent(p.direct_pass_rate), true],
       ["solved trees", (p) => `${p.solved_count} of ${p.tree_count}`, true],
       ["last step", (p) => (p.last_step_id === null ? "–" : p.last_step_id), true],
       ["solutions", (p) => p.solution_count, true],
-    ], page.problems), DS.pager(page.total, offset, limit, parts, rest));
-    place.className = "";
+    ], page.problems), DS.pager(page.total, offset, limit, parts, rest),
+      DS.h("p", { class: "hint" }, "Direct rollouts are those with which each round looks for hard problems, of all rounds together: a later round's "
+        + "policy has learned from the searches of earlier ones."));
   });
 };
 
 /** Wrong answers that the policy was sure of. */
-DS.mistakesPage = (main, run) => {
+DS.mistakesPage = (main, run, parameters) => {
+  const parts = ["run", run, "mistakes"];
+  const limit = 50, offset = Number(parameters.get("offset") || 0);
   const place = DS.h("div", { class: "loading" }, "…");
   main.append(DS.h("h1", {}, "Most confident mistakes"), DS.runTabs(run, "mistakes"), place);
-  DS.watch(`/api/runs/${run}/mistakes?limit=100`, ({ mistakes }) => {
-    place.className = "";
-    place.replaceChildren(...(mistakes.length ? mistakes : []).map((m) => DS.h("article", { class: "card" },
+  DS.watch(`/api/runs/${run}/mistakes?limit=${limit}&offset=${offset}`, ({ total, mistakes }) => {
+    // The same words several times in one tree are one mistake; equal ones stand together, being equally probable.
+    const places = new Map();
+    for (const m of mistakes) {
+      const key = JSON.stringify([m.tree_id, m.response, m.entropy_nats]);
+      if (places.has(key)) places.get(key).count += 1; else places.set(key, { ...m, count: 1 });
+    }
+    DS.fill(place, [...places.values()].map((m) => DS.h("article", { class: "card" },
       DS.h("h2", {}, DS.a(["run", run, "tree", String(m.tree_id)], `Tree ${m.tree_id}`), `, step ${m.step_id}, `, m.problem_name,
-        `: ${DS.number(m.entropy_nats)} nats per token over ${m.response_tokens} tokens`),
+        `: ${DS.number(m.entropy_nats)} nats per token over ${m.response_tokens} tokens`,
+        m.count > 1 ? `, on ${m.count} paths` : null),
       DS.h("p", { class: "answer prompt" }, m.problem),
-      DS.h("p", {}, "Reference: ", DS.h("span", { class: "answer" }, m.reference_answer)),
-      DS.h("p", { class: "answer" }, m.response))));
-    if (!mistakes.length) place.append("No wrong answer yet.");
+      DS.h("p", {}, "Reference: ", DS.h("span", { class: "answer" }, m.reference_answer), ". It said:"),
+      DS.h("p", { class: "answer" }, m.response))),
+    total ? DS.pager(total, offset, limit, parts, {}) : "No wrong answer yet.");
   });
 };

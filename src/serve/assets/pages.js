@@ -11,9 +11,8 @@ DS.runTabs = (run, now) => {
 
 DS.stateOf = (run) => {
   if (run.status === "failed") return `failed: ${run.error || ""}`;
-  if (run.status !== "running" || !run.written_at_ms) return run.status;
-  const quiet_ms = Date.now() - run.written_at_ms;
-  return quiet_ms > 60000 ? `running, or killed: nothing written for ${DS.duration(quiet_ms)}` : "running";
+  if (run.status !== "running" || !run.silent_minutes) return run.status;
+  return `running, or killed: nothing written for ${DS.duration(run.silent_minutes * 60000)}`;
 };
 
 DS.runsPage = (main, parameters) => {
@@ -43,8 +42,7 @@ DS.runsPage = (main, parameters) => {
       const keys = [...new FormData(form).getAll("run")];
       location.hash = DS.link(["curves"], { runs: (keys.length ? keys : runs.slice(0, 4).map((run) => run.key)).join(",") });
     });
-    place.className = "";
-    place.replaceChildren(form, ...refused.map((r) => DS.h("p", { class: "warning" }, `${r.path}: ${r.error}`)));
+    DS.fill(place, form, refused.map((r) => DS.h("p", { class: "warning" }, `${r.path}: ${r.error}`)));
   });
 };
 
@@ -57,7 +55,7 @@ DS.CURVES = [
   ["ratio_outside_frac", "Ratio outside 0.9 to 1.1"], ["loss", "Loss"], ["grad_norm", "Gradient norm"], ["clip_frac", "Clipped tokens"],
   ["generated_tokens_per_s", "Generated tokens per second of search"], ["search_ms", "Time of search"], ["train_ms", "Time of the update"],
   ["peak_memory_bytes", "Peak memory, bytes"], ["engine_cache_peak_bytes", "Peak of the engine's cache, bytes"],
-  ["tokens_saved", "Tokens spared by kept solutions"],
+  ["tokens_saved", "Tokens saved by cached solutions"],
 ];
 
 DS.curvesPage = (main, parameters) => {
@@ -109,24 +107,38 @@ DS.curvesPage = (main, parameters) => {
   for (const key of keys) DS.watch(`/api/runs/${key}/curves`, (answer) => { answers.set(key, answer); draw(); });
 };
 
+/** Parts of the time of a run; those in brackets are parts of the one before them. */
+DS.TIMES = [
+  ["all", "wall_s"], ["search", "search_s"], ["(generating)", "generating_s"], ["update", "train_s"], ["(old logprobs)", "old_logprobs_s"],
+  ["(gradients)", "gradient_s"], ["(optimizer)", "optimizer_s"], ["writing weights", "export_s"], ["loading them", "reload_s"],
+  ["comparing logprobs", "canary_s"], ["other", "other_s"],
+];
+
+DS.timeTable = (time) => {
+  const known = DS.TIMES.filter(([, name]) => time && Number.isFinite(time[name]));
+  if (!known.length) return null;
+  return DS.table("Where the time went, all steps together", known.map(([text, name]) => [text, (cell) => cell(time[name]), true]),
+    [(s) => DS.duration(s * 1000), (s) => (time.wall_s ? DS.percent(s / time.wall_s) : "–")]);
+};
+
 DS.runPage = (main, run) => {
   const place = DS.h("div", { class: "loading" }, "…");
   main.append(DS.h("h1", {}, "Run"), DS.runTabs(run, "run"), place);
   DS.watch(`/api/runs/${run}`, (answer) => {
     const it = answer.run;
     const fact = (name, value) => [DS.h("dt", {}, name), DS.h("dd", {}, value)];
-    const opened = place.querySelector("details[open]") !== null;
-    place.className = "";
-    place.replaceChildren(
+    DS.fill(place,
       DS.h("dl", { class: "facts" },
         fact("name", `${it.label} / ${it.run_id} ${it.name}`), fact("status", DS.stateOf(it)), fact("algorithm", it.algorithm),
         fact("model", it.model), fact("steps", `${it.spent ? it.spent.steps_done : 0} of ${it.planned_steps ?? "?"}`),
         fact("held out, first and last", `${DS.percent(it.spent && it.spent.first_pass_at_1)}, ${DS.percent(it.spent && it.spent.last_pass_at_1)}`),
         fact("generated tokens", DS.number(it.spent && it.spent.generated_tokens)),
         fact("generated per token on a path", DS.number(answer.tokens && answer.tokens.search_overhead)),
+        fact("saved by cached solutions", `${DS.number(Math.round(answer.replays.saved_tokens))} tokens in ${answer.replays.replay_count} trees`),
         fact("seed", String(it.seed)), fact("begun", DS.time(it.created_at_ms)), fact("ended", DS.time(it.ended_at_ms)),
         fact("program", `${it.program_version} ${(it.git_commit || "").slice(0, 10)}`),
         fact("settings", DS.h("code", {}, it.config_sha256.slice(0, 16)))),
+      DS.timeTable(answer.time),
       DS.table("Steps, newest first", [
         ["step", (s) => DS.a(["run", run, "trees"], String(s.step_id), { step: s.step_id }), true], ["status", (s) => s.status],
         ["trees", (s) => `${s.tree_count} of ${s.problem_count}`, true], ["solved", (s) => DS.percent(s.solved_frac), true],
@@ -138,6 +150,9 @@ DS.runPage = (main, run) => {
         ["weights", (s) => (s.produced_weight_version === null ? "–" : `v${s.produced_weight_version}`), true],
         ["skipped", (s) => s.update_skip_reason || ""],
       ], [...answer.steps].reverse()),
+      DS.h("p", { class: "hint" }, "Gradient: its norm before it is clipped, the larger the more a step changes the policy. Ratio: probability ",
+        "of a sampled token by the trainer over that by the engine, 1 where they agree; outside: the share of tokens for which it is not ",
+        "between 0.9 and 1.1. Nats: entropy per token."),
       answer.steps_left_out ? DS.h("p", {}, `${answer.steps_left_out} older steps are not listed.`) : null,
       DS.table("Rounds", [
         ["round", (r) => r.round_id, true], ["status", (r) => r.status], ["problems", (r) => r.candidate_count, true],
@@ -151,7 +166,7 @@ DS.runPage = (main, run) => {
         ["canary, mean nats", (w) => DS.number(w.canary_mean_abs_nats), true], ["digest", (w) => DS.h("code", {}, w.digest.slice(0, 16))],
         ["folder", (w) => w.path],
       ], [...answer.weights].reverse()),
-      DS.h("details", { open: opened }, DS.h("summary", {}, "settings"), DS.h("pre", {}, answer.config_toml)));
+      DS.h("details", {}, DS.h("summary", {}, "settings"), DS.h("pre", {}, answer.config_toml)));
   });
 };
 
@@ -193,7 +208,7 @@ DS.treePage = async (main, run, id, parameters) => {
       place.append(DS.h("div", {}, DS.treeHeading(run, value), explorer.panel));
       if (tree === id) DS.live(value);
     } catch (error) {
-      DS.trouble(error.message);
+      DS.trouble(base, error.message);
     }
   }
 };
@@ -203,8 +218,7 @@ DS.problemPage = (main, run, id) => {
   main.append(DS.h("h1", {}, "Problem"), DS.runTabs(run, "problem"), place);
   DS.watch(`/api/runs/${run}/problems/${id}`, (answer) => {
     const p = answer.problem;
-    place.className = "";
-    place.replaceChildren(
+    DS.fill(place,
       DS.h("article", { class: "card" }, DS.h("h2", {}, p.name), DS.h("p", { class: "answer prompt" }, p.text),
         DS.h("p", {}, "Reference: ", DS.h("span", { class: "answer" }, p.answer), `. ${[p.level, p.topic, p.source].filter(Boolean).join(", ")}`)),
       DS.table("Rounds", [
@@ -216,7 +230,7 @@ DS.problemPage = (main, run, id) => {
         ["correct", (e) => `${e.correct_count} of ${e.sample_count}`, true]], answer.evaluations) : null,
       DS.table("Trees, newest first", DS.treeColumns(run), answer.trees.trees),
       DS.h("h2", {}, `${answer.solution_total} kept solutions`),
-      ...answer.solutions.map((s) => DS.h("article", { class: "card" },
+      answer.solutions.map((s) => DS.h("article", { class: "card" },
         DS.h("p", {}, `${s.provenance}, ${s.token_count} tokens, answer `, DS.h("span", { class: "answer" }, s.answer),
           s.weight_version === null ? "" : `, weights v${s.weight_version}`,
           s.tree_id === null ? "" : [", ", DS.a(["run", run, "tree", String(s.tree_id)], `tree ${s.tree_id}`)]),

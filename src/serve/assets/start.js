@@ -6,7 +6,6 @@ DS.open = () => {
   const main = document.getElementById("main");
   DS.stopAll();
   DS.closeExplorers();
-  DS.trouble("");
   main.replaceChildren();
   const [first, run, what, id] = parts;
   document.title = ["orchestrator", ...parts].join(" · ");
@@ -20,7 +19,7 @@ DS.open = () => {
   else if (first === "run" && what === "tree" && id) DS.treePage(main, run, id, parameters);
   else if (first === "run" && what === "problems") DS.problemsPage(main, run, parameters);
   else if (first === "run" && what === "problem" && id) DS.problemPage(main, run, id);
-  else if (first === "run" && what === "mistakes") DS.mistakesPage(main, run);
+  else if (first === "run" && what === "mistakes") DS.mistakesPage(main, run, parameters);
   else main.append(DS.h("h1", {}, "There is no such page"));
 };
 
