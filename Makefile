@@ -26,7 +26,8 @@ advisories := https://github.com/rustsec/advisory-db
 own_deny := .tools/cargo-deny-$(deny_version)/bin/cargo-deny
 deny := $(or $(shell PATH="$(PATH)" command -v cargo-deny),$(own_deny))
 
-.PHONY: help setup setup-vllm build quickstart small-model compare siblings bench-train test fmt lint deny test-rust test-python fuzz lock
+.PHONY: help setup setup-vllm build quickstart small-model compare siblings learn bench-train test fmt lint deny test-rust \
+	test-python test-compose fuzz lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -72,6 +73,9 @@ compare: small-model ## the measurement of docs/measurements/2026-11-23-advantag
 siblings: small-model ## the measurement of docs/measurements/2026-11-23-siblings-cpu.md: search alone, without training
 	@$(python) tests/measure/siblings.py
 
+learn: build ## a comparison of docs/evidence.md: SUITE (main) of configs/suites, JOBS (2) runs at a time; goes on where it was
+	@$(orchestrator) bench learn --suite configs/suites/$(or $(SUITE),main).toml --jobs $(or $(JOBS),2)
+
 bench-train: build ## our trainer beside PyTorch and transformers on the trees of RUN (runs/quickstart), a few minutes
 	@$(python) tests/measure/train_bench.py --model models/smollm2-135m-instruct --run $(or $(RUN),runs/quickstart) \
 		--trees $(or $(TREES),8) --threads $(or $(THREADS),$(shell nproc))
@@ -104,6 +108,9 @@ test-rust: setup-vllm ## cargo test
 
 test-python: setup-vllm ## the Python files in inference/
 	@$(python) -m unittest discover --start-directory inference --pattern 'test_*.py'
+
+test-compose: ## the images without a GPU and docker-compose.yml on them, where a container engine is present
+	@tests/compose.sh
 
 fuzz: ## look for answers that break the verifier, SECONDS_EACH (60) for each of the two targets; needs no libtorch
 	@tests/fuzz/run.sh $(or $(SECONDS_EACH),60)

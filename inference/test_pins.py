@@ -1,4 +1,4 @@
-"""The versions that are written in more than one file agree, and the containers open nothing to the outside."""
+"""The versions that are written in more than one file agree. What else holds of the containers is in tests/compose.rs."""
 
 import re
 import tomllib
@@ -74,28 +74,6 @@ class Pins(unittest.TestCase):
         image = re.search(r"ARG RUST_VERSION=([0-9.]+)", read("inference/Dockerfile")).group(1)
         self.assertEqual(setup, image)
         self.assertTrue(setup.startswith(oldest), f"{setup} is installed, Cargo.toml says {oldest}")
-
-
-class Compose(unittest.TestCase):
-    """Whoever reaches the server can replace the policy."""
-
-    def test_ports_are_published_on_loopback_only(self):
-        services = yaml.safe_load(read("docker-compose.yml"))["services"]
-        ports = [port for service in services.values() for port in service.get("ports", [])]
-        self.assertTrue(ports)
-        for port in ports:
-            self.assertTrue(port.startswith("127.0.0.1:"), port)
-
-    def test_the_two_share_folders_under_one_path_and_a_network_without_a_way_out(self):
-        compose = yaml.safe_load(read("docker-compose.yml"))
-        vllm, orchestrator = compose["services"]["vllm"], compose["services"]["orchestrator"]
-        for folder in ("models", "runs"):
-            for service in (vllm, orchestrator):
-                paths = [volume.split(":")[:2] for volume in service["volumes"]]
-                self.assertIn([f"./{folder}", f"/app/{folder}"], paths)
-        self.assertEqual(orchestrator["networks"], ["policy"])
-        self.assertIn("policy", vllm["networks"])
-        self.assertTrue(compose["networks"]["policy"]["internal"])
 
 
 if __name__ == "__main__":

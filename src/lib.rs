@@ -51,8 +51,8 @@
 //!
 //! cli/mod.rs               subcommands; reads the configuration file
 //! cli/{run,filter,train,sft,solutions,db}.rs    one subcommand each: arguments and one `run`
-//! cli/{eval,inspect,problems,model,serve,report,watch}.rs  likewise
-//! cli/bench/{mod,train,rollout}.rs     how fast it is here: arguments and a table
+//! cli/{eval,inspect,problems,model,serve,report,watch,export}.rs  likewise
+//! cli/bench/{mod,train,rollout,learn}.rs  how fast it is here, what learns faster: arguments and a table
 //! cli/session.rs           what `run`, `filter` and `eval` share: runtime, log, signals
 //! cli/verify/{mod,lines,audit}.rs      lines in, verdicts out; the answers of a run, graded again
 //! cli/generate/{mod,talk,answer}.rs     a prompt in, text out: arguments, turns, one answer as it is sampled
@@ -66,10 +66,12 @@
 //! types/verdict.rs         correct, incorrect, no answer, undecided, error
 //! types/weights.rs         weight versions, and what was written for one
 //! config/mod.rs            the sections of the configuration
-//! config/{curriculum,data,inference,run,search,train,verify}.rs   one section each
+//! config/{curriculum,data,inference,run,train,verify}.rs   one section each
+//! config/search/{mod,options,rules,check}.rs   the section of the search, its choices, rule sets and ranges
 //! config/preset.rs         defaults that an algorithm or a rule set brings
 //! config/source.rs         a file and those it builds on
-//! config/{parse,keys,validate,render,error}.rs  TOML to settings and back, with every mistake named
+//! config/{parse,keys,render,error}.rs  TOML to settings and back, with every mistake named
+//! config/validate/{mod,train,budgets}.rs   ranges, and what has to fit together
 //! error.rs                 failure classes, exit codes, hints
 //! rng.rs                   the only place where randomness starts
 //!
@@ -90,20 +92,23 @@
 //! run/bench/rollout/{mod,ground,figures}.rs  the same trees grown in several ways, with what they took
 //! run/bench/rollout/{recorder,lock_step,replay,made_up}.rs  what passes, all at once, without search, without a model
 //!                          operations, how much memory
+//! run/learn/{mod,suite,plan,recipe,execute,error}.rs  algorithms x seeds x tasks: what is asked, which runs that is, base
+//!                          models made from nothing, runs as processes of their own
 //! run/retention.rs         which nodes keep tokens and text, and until when
 //! run/audit.rs             what the database says of weights on disk and of kept solutions, looked at
 //! run/flight.rs            much at once, but no more than keeps the engine busy
 //! run/{checkpoints,restore,resume}.rs  every n steps; the trainer as it was; which run goes on
 //! run/offline.rs           recorded updates again, without a server
 //! run/supervise.rs         supervised warm start on worked examples
+//! run/tensorboard/{mod,event_file,scalars}.rs  event files: kept up to date beside the run, their format, rows to tags
 //! run/engine.rs            trainer and engine of a run; the embedded engine
 //! run/{event,error,lock,meter,shutdown}.rs   what is seen of a run, why it ends, one process per folder, when
 //!                          generation was running, orderly stop
 //!
 //! data/mod.rs              problems and prompts
-//! data/{problem,jsonl,parquet}.rs      problem files
+//! data/{problem,jsonl,parquet,published}.rs  problem files, and which field of them holds what
 //! data/{prompt,template,tokenizer}.rs  a problem becomes token ids, once
-//! data/{generate,worked,draw}.rs       made-up problems, and the way to their answers
+//! data/{generate,chain,worked,draw}.rs made-up problems, those of several steps, and the way to their answers
 //! data/example.rs          worked examples for supervised training
 //! data/order.rs            which problems a step works on
 //! data/error.rs            what can go wrong with them
@@ -123,6 +128,7 @@
 //! inference/vllm/replica/{mod,health,weights}.rs  one server: what may be sent to it, whether it answers, what it holds
 //! inference/vllm/{admission,metrics,keeper}.rs  how much may be in flight, what servers say of it, who is lost and comes back
 //! inference/vllm/{reload,score}.rs     new weights, and whether servers agree on them
+//! inference/vllm/router.rs a router in front of the servers, and whose answers count
 //! inference/vllm/plain.rs  a load generator, to be measured against
 //!
 //! verify/{mod,verifier}.rs is this answer right
@@ -177,11 +183,15 @@
 //! store/check/{mod,rules}.rs   does everything fit together: the rules
 //! store/size.rs            what takes the room; vacuum
 //! store/recorded.rs        trees as the groups that were recorded, for a resume
-//! store/{page,tree_shape}.rs  what pages ask: parts of lists, has anything changed, a tree without texts
+//! store/{tree_page,problem_page,series,tree_shape}.rs  what pages ask: parts of lists, curves, a tree without texts
+//! store/stamp.rs           has a database changed, is it still the same file
+//! store/export_read.rs     what exports read: figures since a step, problems, results of a benchmark
 //! store/plan_test.rs       hot statements use their indexes
 //!
 //! report/mod.rs            reading results back for people
 //! report/benchmark/{mod,votes,statistics,table}.rs  samples to pass@k, majority@k and intervals
+//! report/learn/{mod,read,curve,compare,table,search,plot}.rs  runs side by side: curves over seeds, tokens to a level, drawn
+//! report/card/{mod,text,settings}.rs  model cards: what is known of weights, as Markdown, settings without paths
 //! report/database.rs       findings of a check, sizes, what was dropped
 //! report/{listing,table,tree,text}.rs  tables, one tree, foreign text made harmless
 //! report/{watch,summary}.rs            a run at a glance, for a terminal and as Markdown
