@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use orchestrator::store::Reader;
 use orchestrator::types::RunId;
+use policy::splitmix::SplitMix;
 use scene::succeed;
 use served::Served;
 use sound::assert_sound;
@@ -80,30 +81,18 @@ async fn assert_whole(served: &Served, name: &str) -> usize {
     stale
 }
 
-/// Numbers from 0 to 1, the same in every run of the test (SplitMix64).
-struct Instants(u64);
-
-impl Instants {
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) as f64 / u64::MAX as f64
-    }
-}
-
 /// Kills in chains, as in `kill_resume.rs`.
 async fn sweep(served: &Served, wanted: u32) {
     let started = Instant::now();
     succeed(&served.scene.output(&next_args(served, "unbroken").await));
     let took = started.elapsed();
     let mut stale = assert_whole(served, "unbroken").await;
-    let (mut instants, mut kills, mut chain) = (Instants(11), 0, 0);
+    let (mut instants, mut kills, mut chain) = (SplitMix(11), 0, 0);
     while kills < wanted {
         let name = format!("chain-{chain}");
         for turn in 0..KILLS_PER_CHAIN.min(wanted - kills) {
             let life_frac =
-                if turn == 0 { (f64::from(chain % 8) + instants.next()) / 8.0 } else { instants.next() / 2.0 };
+                if turn == 0 { (f64::from(chain % 8) + instants.unit()) / 8.0 } else { instants.unit() / 2.0 };
             let args = next_args(served, &name).await;
             let killed_at = Instant::now() + took.mul_f64(life_frac);
             let mut child = served.scene.start(&args);

@@ -7,6 +7,8 @@
 mod scene;
 #[path = "support/sound.rs"]
 mod sound;
+#[path = "support/splitmix.rs"]
+mod splitmix;
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use nix::unistd::Pid;
 use orchestrator::store::Reader;
 use scene::{Content, Engine, Scene, assert_same, content_in_any_order, content_of, succeed};
 use sound::assert_sound;
+use splitmix::SplitMix;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
@@ -150,29 +153,17 @@ async fn essence(database: &Path) -> Content {
     content
 }
 
-/// Numbers from 0 to 1, the same in every run of the test (SplitMix64).
-struct Instants(u64);
-
-impl Instants {
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) as f64 / u64::MAX as f64
-    }
-}
-
 /// Kills in chains, each compared with the unbroken run at its end; returns the number of chains. The first kill of a chain
 /// falls anywhere in the life of the process, the later ones early enough that something is left for the next; a process
 /// that ended first ends its chain, and another chain has the kills that were saved.
 async fn kill(unbroken: &Unbroken, wanted: u32) -> u32 {
-    let (mut instants, mut kills, mut chain) = (Instants(7), 0, 0);
+    let (mut instants, mut kills, mut chain) = (SplitMix(7), 0, 0);
     while kills < wanted {
         let name = format!("chain-{chain}");
         for turn in 0..KILLS_PER_CHAIN.min(wanted - kills) {
             // A tenth of a life for each chain, so that the whole of it is covered.
             let life_frac =
-                if turn == 0 { (f64::from(chain % 10) + instants.next()) / 10.0 } else { instants.next() / 3.0 };
+                if turn == 0 { (f64::from(chain % 10) + instants.unit()) / 10.0 } else { instants.unit() / 3.0 };
             let args = unbroken.next_args(&name).await;
             let killed_at = Instant::now() + unbroken.took.mul_f64(life_frac);
             let mut child = unbroken.scene.start(&args);

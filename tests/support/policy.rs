@@ -2,6 +2,9 @@
 //! it to. Unlike `scripted.rs` it lives on threads of its own, beside a program that is started and killed.
 #![allow(dead_code)]
 
+#[path = "splitmix.rs"]
+pub mod splitmix;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -9,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use splitmix::SplitMix;
 
 /// A request for continuations.
 pub struct Asked {
@@ -111,7 +115,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, words: &Words) {
             }
             Say::Answers(answers) => (200, completion(&body, |index| answers[index % answers.len()].clone(), words)),
             Say::Anything if path == "/v1/completions" => {
-                let mut random = Random::of(&body);
+                let mut random = random_of(&body);
                 std::thread::sleep(Duration::from_millis(1 + random.below(12)));
                 (200, completion(&body, |_| made_up(&body, words, &mut random), words))
             }
@@ -203,7 +207,7 @@ fn prompt_logprobs(body: &Value) -> Value {
 }
 
 /// As long as it may be, or a whole answer.
-fn made_up(body: &Value, words: &Words, random: &mut Random) -> Vec<u32> {
+fn made_up(body: &Value, words: &Words, random: &mut SplitMix) -> Vec<u32> {
     if random.below(3) == 0 {
         return words.endings[random.below(words.endings.len() as u64) as usize].clone();
     }
@@ -211,24 +215,11 @@ fn made_up(body: &Value, words: &Words, random: &mut Random) -> Vec<u32> {
     (0..most).map(|_| words.filling[random.below(words.filling.len() as u64) as usize]).collect()
 }
 
-/// The same numbers for the same request (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn of(body: &Value) -> Random {
-        let text = format!("{}{}", body["seed"], body["prompt"]);
-        Random(
-            text.bytes()
-                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)),
-        )
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % bound
-    }
+/// The same numbers for the same request.
+fn random_of(body: &Value) -> SplitMix {
+    let text = format!("{}{}", body["seed"], body["prompt"]);
+    let mixed = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    SplitMix(text.bytes().fold(0xcbf2_9ce4_8422_2325, mixed))
 }
 
 /// Path and JSON body of the next request; `None` when the client is gone.
