@@ -174,6 +174,51 @@ fn a_run_that_fails_is_in_the_table_and_the_others_go_on() {
     assert_eq!(again.stdout, output.stdout);
 }
 
+/// What was run is not shown under the settings of today, nor is any database written to by looking at it.
+#[test]
+fn a_table_of_other_settings_is_refused_and_looking_writes_nothing() {
+    let place = Place::new();
+    place.change("run.steps=40", "run.steps=1");
+    place.change("max_generated_tokens = 16_000", "max_generated_tokens = 0");
+    // One database without tables, another one that is none.
+    let database = place.database("grpo");
+    std::fs::create_dir_all(database.parent().unwrap()).unwrap();
+    std::fs::write(&database, "").unwrap();
+    let (stdout, _) = succeed(&place.learn(&["--dry-run"]));
+    assert_eq!(stdout, "two-steps deepsearch seed 1: to be run\ntwo-steps grpo seed 1: to be run\n");
+    let table = place.learn(&["--table-only"]);
+    assert!(String::from_utf8_lossy(&table.stdout).contains("| two-steps | grpo | 1 | not begun |"), "{table:?}");
+    assert_eq!(std::fs::read(&database).unwrap(), b"");
+    std::fs::write(&database, "no database at all").unwrap();
+
+    let output = place.learn(&[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("| two-steps | deepsearch | 1 | done |"), "{stdout}");
+    assert!(stdout.contains("| two-steps | grpo | 1 | failed: `") && stdout.contains("is not an SQLite"), "{stdout}");
+    assert!(stderr.contains("two-steps grpo seed 1: left alone, for `"), "{stderr}");
+    assert_eq!(std::fs::read(&database).unwrap(), b"no database at all");
+    let (stdout, _) = succeed(&place.learn(&["--dry-run"]));
+    assert!(stdout.contains("deepsearch seed 1: done\ntwo-steps grpo seed 1: cannot be read: `"), "{stdout}");
+
+    // What a resume may change makes another run of it here.
+    for (old, new, key) in [
+        ("run.steps=1", "run.steps=2", "run.steps"),
+        ("eval.every=1", "eval.every=2", "eval.every"),
+        ("max_generated_tokens = 0", "max_generated_tokens = 9", "run.max_generated_tokens"),
+        ("name = \"deepsearch\"", "name = \"deepsearch\"\nsets = [\"search.width=3\"]", "search.width"),
+    ] {
+        place.change(old, new);
+        refused(&place, &["--table-only"], &["was begun with other settings: ", key]);
+        refused(&place, &["--algorithms", "grpo"], &["was begun with other settings: ", key]);
+        let (stdout, _) = succeed(&place.learn(&["--dry-run"]));
+        assert!(stdout.contains(&format!("deepsearch seed 1: begun with other settings: {key}\n")), "{stdout}");
+        place.change(new, old);
+    }
+    place.change("count = 60, seed = 2", "count = 60, seed = 4");
+    refused(&place, &["--table-only"], &["problems.jsonl", "was made in another way"]);
+}
+
 /// Every suite of the project stands for runs whose settings are valid.
 #[test]
 fn the_suites_of_the_project_can_be_planned() {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::RunError;
 
-/// Held as long as a run works in its folder.
+/// Held as long as a run works in its folder, or as long as somebody makes what all may use.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
@@ -17,12 +17,20 @@ impl FolderLock {
     /// # Errors
     /// [`RunError::Locked`], or the lock file cannot be created.
     pub fn acquire(dir: &Path) -> Result<FolderLock, RunError> {
-        let path = dir.join("lock");
-        let failed = |source| RunError::Io { action: "lock", path: path.clone(), source };
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        FolderLock::acquire_file(&dir.join("lock"))?.ok_or_else(|| RunError::Locked { dir: dir.to_owned() })
+    }
+
+    /// Takes the lock that the file `path` stands for, which is made if missing and stays; nothing where another process
+    /// has it.
+    ///
+    /// # Errors
+    /// The lock file cannot be created.
+    pub fn acquire_file(path: &Path) -> Result<Option<FolderLock>, RunError> {
+        let failed = |source| RunError::Io { action: "lock", path: path.to_owned(), source };
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(FolderLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(RunError::Locked { dir: dir.to_owned() }),
+            Ok(()) => Ok(Some(FolderLock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
     }

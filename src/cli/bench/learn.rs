@@ -1,16 +1,18 @@
 //! `orchestrator bench learn`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Unserialisable;
 use crate::cli::Printer;
 use crate::cli::session::{INTERRUPTED, interruptible, runtime};
-use crate::error::{Failure, FailureClass, Hint};
+use crate::error::{Failure, FailureClass, Hint, chain};
 use crate::report::learn::{
     Place, RunCurve, compare, learn_markdown, plot, read_curve, read_trees, search_markdown, search_rows,
 };
+use crate::report::text::one_line;
 use crate::run::learn::{
-    Execution, LearnError, LearnEvent, Measures, PlannedRun, Standing, Suite, learn, load, plan, standing,
+    Execution, LearnError, LearnEvent, Measures, PlannedRun, Standing, Suite, check, learn, load, plan, standing,
 };
 
 /// Compares algorithms: trains with each of them on each task of a suite, seed by seed, and says which gets how far on what
@@ -73,16 +75,21 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
     let chosen = choose(&args, &suite, &all)?;
     if args.dry_run {
         for run in &chosen {
-            let standing = match runtime()?.block_on(standing(run))? {
-                Standing::Absent => "to be run".to_owned(),
-                Standing::Unfinished => "goes on".to_owned(),
-                Standing::Failed { error } => format!("failed: {}", crate::report::text::one_line(&error)),
-                Standing::Done => "done".to_owned(),
+            let standing = match runtime()?.block_on(standing(run)) {
+                Ok(Standing::Absent) => "to be run".to_owned(),
+                Ok(Standing::Unfinished) => "goes on".to_owned(),
+                Ok(Standing::Failed { error }) => format!("failed: {}", one_line(&error)),
+                Ok(Standing::Done) => "done".to_owned(),
+                Err(LearnError::OtherRun { keys, .. }) => format!("begun with other settings: {}", keys.join(", ")),
+                Err(LearnError::Store(error)) => format!("cannot be read: {}", one_line(&chain(&error).join(": "))),
+                Err(other) => return Err(other.into()),
             };
             printer.data(&format!("{}: {standing}", run.name()))?;
         }
         return Ok(0);
     }
+    // All of them, also where a part is chosen: they are side by side in the table.
+    runtime()?.block_on(check(&suite, &all))?;
     if !args.table_only {
         let program = std::env::current_exe().map_err(|source| LearnError::Io {
             action: "find",
@@ -145,8 +152,27 @@ async fn results(suite: &Suite, runs: &[PlannedRun]) -> Result<Results, Failure>
         database: run.database(),
     };
     let mut curves: Vec<RunCurve> = Vec::with_capacity(runs.len());
+    // Runs of which there is nothing to read, and those that cannot be read.
+    let mut unread = BTreeSet::new();
     for run in runs {
-        curves.push(read_curve(&place(run)).await?);
+        let read = match standing(run).await {
+            Ok(Standing::Absent) => Ok(None),
+            Ok(_) => read_curve(&place(run)).await.map(Some),
+            Err(LearnError::Store(error)) => Err(error),
+            Err(other) => return Err(other.into()),
+        };
+        curves.push(match read {
+            Ok(Some(curve)) => curve,
+            nothing => {
+                unread.insert(run.name());
+                let mut curve = read_curve(&Place { database: PathBuf::new(), ..place(run) }).await?;
+                if let Err(error) = nothing {
+                    curve.standing = crate::report::learn::Standing::Failed;
+                    curve.error = Some(chain(&error).join(": "));
+                }
+                curve
+            }
+        });
     }
     // Task by task reads better than seed by seed.
     let rank = |curve: &RunCurve| {
@@ -170,7 +196,8 @@ async fn results(suite: &Suite, runs: &[PlannedRun]) -> Result<Results, Failure>
             let mut found = Vec::new();
             for name in of_task(&task.name) {
                 let mut trees = Vec::new();
-                for run in runs.iter().filter(|run| run.task == task.name && run.algorithm == name) {
+                let own = runs.iter().filter(|run| run.task == task.name && run.algorithm == name);
+                for run in own.filter(|run| !unread.contains(&run.name())) {
                     trees.extend(read_trees(&place(run)).await?);
                 }
                 found.push((name, trees));
@@ -179,6 +206,12 @@ async fn results(suite: &Suite, runs: &[PlannedRun]) -> Result<Results, Failure>
             text += &search_markdown(&task.name, &rows);
             text.push('\n');
             tables.insert(task.name.clone(), serde_json::to_value(&rows).map_err(Unserialisable)?);
+        }
+        // These tables have no row of each run.
+        for curve in curves.iter().filter(|curve| curve.standing != crate::report::learn::Standing::Done) {
+            let error = curve.error.as_deref().map_or_else(String::new, |error| format!(": {}", one_line(error)));
+            let standing = curve.standing.text();
+            text += &format!("- {} {} seed {}: {standing}{error}\n", curve.task, curve.algorithm, curve.seed);
         }
         let files = vec![("md", text.clone()), ("json", json(serde_json::Value::Object(tables))?)];
         return Ok(Results { markdown: text, files, is_complete });
@@ -206,21 +239,22 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 fn line(event: &LearnEvent) -> String {
-    let shown = |error: &str| crate::report::text::one_line(error);
     match event {
+        LearnEvent::Waiting { model } => format!("model {model}: another process makes it, which is waited for"),
         LearnEvent::Making { model, step, steps } => format!("model {model}: step {step} of {steps}"),
         LearnEvent::OtherBits { model, expected, found } => format!(
             "warning: the weights of model {model} are not those that the suite was written with, as on another processor \
              or with another libtorch; compare runs of this machine only ({found}, not {expected})"
         ),
+        LearnEvent::Unreadable { name, error } => format!("{name}: left alone, for {}", one_line(error)),
         LearnEvent::Skipped { name, error: None } => format!("{name}: done before"),
         LearnEvent::Skipped { name, error: Some(error) } => {
-            format!("{name}: failed before ({}); --retry-failed takes it up again", shown(error))
+            format!("{name}: failed before ({}); --retry-failed takes it up again", one_line(error))
         }
         LearnEvent::Begun { name, number, of } => format!("{name}: begun, {number} of {of}"),
         LearnEvent::Ended { name, took, error: None } => format!("{name}: done in {:.0} s", took.as_secs_f64()),
         LearnEvent::Ended { name, took, error: Some(error) } => {
-            format!("{name}: failed after {:.0} s: {}", took.as_secs_f64(), shown(error))
+            format!("{name}: failed after {:.0} s: {}", took.as_secs_f64(), one_line(error))
         }
     }
 }

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::plan::{PlannedRun, Standing, standing};
 use super::recipe::create;
 use super::{LearnError, LearnEvent};
+use crate::error::chain;
+use crate::store::{Store, StoreError};
 
 /// Times a run is begun by one process of the suite before its being killed counts as its end.
 const MOST_ATTEMPTS: u32 = 3;
@@ -106,7 +108,11 @@ pub struct Execution {
     pub retries_failed: bool,
 }
 
-/// Carries out what is not over, `jobs` at a time, in order. False where it was called off.
+/// Carries out what is not over, `jobs` at a time, in order. False where it was called off. What goes wrong with one run is
+/// told, and ends no other.
+///
+/// # Errors
+/// A run that is there is not one of the suite; nothing was begun then.
 pub(super) async fn carry_out(
     runs: &[PlannedRun],
     execution: &Execution,
@@ -115,7 +121,14 @@ pub(super) async fn carry_out(
 ) -> Result<bool, LearnError> {
     let mut waiting = VecDeque::new();
     for (index, run) in runs.iter().enumerate() {
-        match standing(run).await? {
+        let standing = match present(run).await {
+            Err(LearnError::Store(error)) => {
+                observe(LearnEvent::Unreadable { name: run.name(), error: chain(&error).join(": ") });
+                continue;
+            }
+            standing => standing?,
+        };
+        match standing {
             Standing::Done => observe(LearnEvent::Skipped { name: run.name(), error: None }),
             Standing::Failed { error } if !execution.retries_failed => {
                 observe(LearnEvent::Skipped { name: run.name(), error: Some(error) });
@@ -138,12 +151,28 @@ pub(super) async fn carry_out(
             });
         }
         let Some((index, took, outcome)) = going.next().await else { break };
-        match outcome? {
-            Outcome::CalledOff => is_called_off = true,
-            Outcome::Over(error) => observe(LearnEvent::Ended { name: runs[index].name(), took, error }),
-        }
+        let error = match outcome {
+            Ok(Outcome::CalledOff) => {
+                is_called_off = true;
+                continue;
+            }
+            Ok(Outcome::Over(error)) => error,
+            Err(error) => Some(chain(&error).join(": ")),
+        };
+        observe(LearnEvent::Ended { name: runs[index].name(), took, error });
     }
     Ok(!is_called_off && waiting.is_empty())
+}
+
+/// Where a run stands; a database of an older version of this program is brought up to date first.
+async fn present(run: &PlannedRun) -> Result<Standing, LearnError> {
+    match standing(run).await {
+        Err(LearnError::Store(StoreError::OlderSchema { path, .. })) => {
+            Store::open(&path).await?.close().await?;
+            standing(run).await
+        }
+        standing => standing,
+    }
 }
 
 enum Outcome {
@@ -175,4 +204,67 @@ async fn one(run: &PlannedRun, program: &Path, cancel: &CancellationToken) -> Re
         return Ok(Outcome::Over(error));
     }
     Ok(Outcome::CalledOff)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// One run leaves a file that is no database while another one is still going on, a third one had one before.
+    #[tokio::test]
+    async fn a_database_that_cannot_be_read_ends_no_other_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        // `run --config FILE --set DIR --resume`
+        let script = "#!/bin/sh\n\
+                      case \"$5\" in\n\
+                      */broken) echo no database > \"$5/orchestrator.sqlite\" ;;\n\
+                      *) n=0; until [ -e \"$5/../told\" ] || [ $n = 100 ]; do n=$((n + 1)); sleep 0.05; done\n\
+                         echo over > \"$5/over\" ;;\n\
+                      esac\n";
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let run = |name: &str| {
+            let place = dir.path().join(name);
+            PlannedRun {
+                task: "sums".into(),
+                algorithm: name.into(),
+                seed: 1,
+                dir: place.clone(),
+                file: "config.toml".into(),
+                sets: vec![place.display().to_string()],
+                config: Config::default(),
+            }
+        };
+        let runs = ["damaged", "broken", "going"].map(run);
+        create(&runs[0].dir).unwrap();
+        std::fs::write(runs[0].database(), "no database").unwrap();
+        let events = Mutex::new(Vec::new());
+        let observe = |event: LearnEvent| {
+            if matches!(&event, LearnEvent::Ended { name, .. } if name == "sums broken seed 1") {
+                std::fs::write(dir.path().join("told"), "").unwrap();
+            }
+            events.lock().unwrap().push(event);
+        };
+        let execution = Execution { program, jobs: 2, retries_failed: false };
+        assert!(carry_out(&runs, &execution, &CancellationToken::new(), &observe).await.unwrap());
+        assert_eq!(std::fs::read_to_string(runs[2].dir.join("over")).unwrap(), "over\n");
+        assert_eq!(std::fs::read_to_string(runs[0].database()).unwrap(), "no database");
+        let events = events.into_inner().unwrap();
+        let told = |run: &PlannedRun| {
+            events.iter().find_map(|event| match event {
+                LearnEvent::Unreadable { name, error } | LearnEvent::Ended { name, error: Some(error), .. } => {
+                    (*name == run.name()).then_some(error.as_str())
+                }
+                _ => None,
+            })
+        };
+        for run in &runs[..2] {
+            assert!(told(run).is_some_and(|error| error.contains("is not an SQLite database")), "{events:?}");
+        }
+    }
 }

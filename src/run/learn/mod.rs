@@ -25,6 +25,11 @@ use super::FolderLock;
 /// What happens to a suite.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LearnEvent {
+    /// Another process makes a model that this one needs too: it is waited for.
+    Waiting {
+        /// The model.
+        model: String,
+    },
     /// A step of a recipe begins.
     Making {
         /// The model.
@@ -42,6 +47,13 @@ pub enum LearnEvent {
         expected: String,
         /// That of the file.
         found: String,
+    },
+    /// The database of a run cannot be read: the run is left alone.
+    Unreadable {
+        /// The run.
+        name: String,
+        /// Why.
+        error: String,
     },
     /// A run is over already.
     Skipped {
@@ -68,6 +80,22 @@ pub enum LearnEvent {
         /// The error with which it ended.
         error: Option<String>,
     },
+}
+
+/// Refuses problems, models and runs that are there and were made in another way than the suite says. Reads only. A run
+/// whose database cannot be read is none of these.
+///
+/// # Errors
+/// The first of them.
+pub async fn check(suite: &Suite, runs: &[PlannedRun]) -> Result<(), LearnError> {
+    recipe::check(suite)?;
+    for run in runs {
+        match standing(run).await {
+            Ok(_) | Err(LearnError::Store(_)) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(())
 }
 
 /// Makes what the runs of a suite need, and carries out those of `runs` that are not over. False where it was called off.

@@ -6,7 +6,7 @@ use super::LearnError;
 use super::suite::{Algorithm, Measures, Suite, Task};
 use crate::config::{self, Config, ConfigErrors};
 use crate::run::{DATABASE, changed_keys};
-use crate::store::{RunRow, RunStatus, Store};
+use crate::store::{Reader, RunRow, RunStatus, StoreError};
 
 /// One run of a suite.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,19 +123,23 @@ fn checked(mut config: Config) -> Result<Config, ConfigErrors> {
 pub(super) const PROBLEMS: &str = "problems.jsonl";
 pub(super) const HELD_OUT: &str = "heldout.jsonl";
 
-/// What is there of a run.
+/// What is there of a run. Its database is only read.
 ///
 /// # Errors
-/// A database that cannot be read; a run that was begun with other settings.
+/// A database that cannot be read ([`LearnError::Store`]); a run that was begun with other settings.
 pub async fn standing(run: &PlannedRun) -> Result<Standing, LearnError> {
     let path = run.database();
     if !path.exists() {
         return Ok(Standing::Absent);
     }
-    // Opened for writing: a process that was killed at its very start may have left a database without tables.
-    let store = Store::open(&path).await?;
-    let row = store.reader().latest_run().await;
-    store.close().await?;
+    let reader = match Reader::open(&path).await {
+        Ok(reader) => reader,
+        // A process that was killed at its very start may have left a database without tables.
+        Err(StoreError::OlderSchema { found: 0, .. }) => return Ok(Standing::Absent),
+        Err(error) => return Err(error.into()),
+    };
+    let row = reader.latest_run().await;
+    reader.close().await;
     let Some(row) = row? else { return Ok(Standing::Absent) };
     same_settings(run, &row)?;
     Ok(match row.status {
@@ -153,6 +157,17 @@ fn same_settings(run: &PlannedRun, row: &RunRow) -> Result<(), LearnError> {
         algorithm: run.algorithm.clone(),
         source,
     })?;
-    let keys = changed_keys(&begun, &run.config)?;
+    let mut keys = changed_keys(&begun, &run.config)?;
+    // A resume may change these, but runs that differ in them are not measured alike.
+    let (one, other) = (&begun, &run.config);
+    let alike = [
+        ("run.model", one.run.model == other.run.model),
+        ("run.steps", one.run.steps == other.run.steps),
+        ("run.max_generated_tokens", one.run.max_generated_tokens == other.run.max_generated_tokens),
+        ("eval.every", one.eval.every == other.eval.every),
+    ];
+    keys.extend(alike.iter().filter(|(_, is_alike)| !is_alike).map(|(key, _)| (*key).to_owned()));
+    keys.sort_unstable();
+    keys.dedup();
     if keys.is_empty() { Ok(()) } else { Err(LearnError::OtherRun { dir: run.dir.clone(), keys }) }
 }
