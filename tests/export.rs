@@ -241,6 +241,19 @@ async fn board_says_what_the_database_says(scene: &Scene, folder: &Path, databas
     let output = export(&["tensorboard", run.to_str().unwrap(), "--run", "7", "--out", out.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
 
+    // A run of another database has the same number, and takes no other's place.
+    let other = scene.path("other.sqlite");
+    fs::copy(database, &other).unwrap();
+    let options = SqliteConnectOptions::new().filename(&other);
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query("update run set created_at_ms = created_at_ms + 1").execute(&pool).await.unwrap();
+    pool.close().await;
+    let output = export(&["tensorboard", other.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("board/run-1` are of another run") && stderr.contains("hint: "), "{stderr}");
+    assert!(first == fs::read(event_file(&out.join("run-1"))).unwrap(), "the first export was touched");
+
     if let Some(python) = python("TENSORBOARD_PYTHON", "tensorboard") {
         let read = script(&python, "read_board.py", folder);
         let mut found = Board::new();

@@ -58,7 +58,7 @@ struct TensorboardArgs {
     /// Run folder or database file.
     #[arg(value_name = "RUN")]
     path: PathBuf,
-    /// Folder to write, with one folder a run in it.
+    /// Folder to write, with one folder a run in it. Files of an earlier export of the same runs are replaced.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Only this run of the database.
@@ -178,6 +178,7 @@ async fn tensorboard_files(args: &TensorboardArgs, printer: &Printer) -> Result<
         (true, Some(dir)) => Some(FolderLock::acquire(dir)?),
         _ => None,
     };
+    tensorboard::refuse_others(&runs, &args.out)?;
     let mut figures = 0;
     for row in runs.iter().rev() {
         let (dir, count) = tensorboard::export(&reader, row.run_id, &args.out).await?;

@@ -5,7 +5,7 @@
 //! while it wrote leaves at most a tail that nobody sees.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::scalars::Scalar;
@@ -48,6 +48,24 @@ impl EventFile {
         }
         // The rename took the name, not the open file.
         Ok(EventFile { file, length_bytes: events.len() as u64 })
+    }
+
+    /// Whether all event files of this program in `dir` begin with `head`; so they do where there are none.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn all_begin_with(dir: &Path, head: &[u8]) -> io::Result<bool> {
+        if !dir.is_dir() {
+            return Ok(true);
+        }
+        for path in event_files(dir)? {
+            let mut begin = Vec::new();
+            File::open(path)?.take(head.len() as u64).read_to_end(&mut begin)?;
+            if begin != head {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Adds events at the end. What cannot be written as a whole is taken back.

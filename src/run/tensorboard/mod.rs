@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, RunRow, StoreError};
 use crate::types::RunId;
 
 use super::{Event, Observer};
@@ -39,6 +39,12 @@ pub enum TensorboardError {
         /// Its number.
         run: RunId,
     },
+    /// What is there is of another run, which has the same number in another database.
+    #[error("the event files in `{}` are of another run", dir.display())]
+    OtherRun {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The file could not be written.
     #[error("cannot write event files to `{}`", dir.display())]
     Write {
@@ -55,7 +61,7 @@ impl crate::error::Hint for TensorboardError {
         use crate::error::FailureClass;
         match self {
             TensorboardError::Store(error) => error.class(),
-            TensorboardError::NoRun { .. } => FailureClass::User,
+            TensorboardError::NoRun { .. } | TensorboardError::OtherRun { .. } => FailureClass::User,
             TensorboardError::Write { .. } => FailureClass::Environment,
         }
     }
@@ -63,6 +69,9 @@ impl crate::error::Hint for TensorboardError {
     fn hint(&self) -> Option<String> {
         match self {
             TensorboardError::Store(error) => error.hint(),
+            TensorboardError::OtherRun { .. } => {
+                Some("give each database a folder of its own, or remove these files".to_owned())
+            }
             TensorboardError::NoRun { .. } | TensorboardError::Write { .. } => None,
         }
     }
@@ -71,6 +80,27 @@ impl crate::error::Hint for TensorboardError {
 /// Where the event files of a run are.
 pub fn run_folder(tensorboard: &Path, run: RunId) -> PathBuf {
     tensorboard.join(format!("run-{run}"))
+}
+
+/// Refuses to write figures of `runs` below `out` over those of other runs: an event file begins with the time at which its
+/// run began.
+///
+/// # Errors
+/// [`TensorboardError::OtherRun`], or a file cannot be read.
+pub fn refuse_others(runs: &[RunRow], out: &Path) -> Result<(), TensorboardError> {
+    for row in runs {
+        let dir = run_folder(out, row.run_id);
+        match EventFile::all_begin_with(&dir, &event_file::head(began_s(row))) {
+            Ok(true) => {}
+            Ok(false) => return Err(TensorboardError::OtherRun { dir }),
+            Err(source) => return Err(TensorboardError::Write { dir, source }),
+        }
+    }
+    Ok(())
+}
+
+fn began_s(row: &RunRow) -> f64 {
+    row.created_at_ms as f64 / 1000.0
 }
 
 /// Writes all figures of a run as one event file in `run-N` below `out`, in place of one that is there. The same database
@@ -112,7 +142,7 @@ impl Board {
             None => {
                 let row = self.reader.run(self.run).await.map_err(TensorboardError::Store)?;
                 let row = row.ok_or(TensorboardError::NoRun { run: self.run })?;
-                let began_s = row.created_at_ms as f64 / 1000.0;
+                let began_s = began_s(&row);
                 let settings = event_file::text("settings/toml", began_s, &as_block(&row.config_toml));
                 let all = [event_file::head(began_s), settings, events].concat();
                 blocking(move || EventFile::replace(&dir, began_s as u64, &all)).await
