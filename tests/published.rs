@@ -140,6 +140,9 @@ fn the_first_row_decides_and_the_others_must_be_like_it() {
     let gsm8k =
         write("a.jsonl", "{\"question\": \"p\", \"answer\": \"x #### 1\"}\n{\"question\": \"p\", \"answer\": \"1\"}");
     fails(&gsm8k, "line 2: `answer` does not end in `####` and an answer, as in the first row");
+    let gsm8k =
+        write("b.jsonl", "{\"question\": \"p\", \"answer\": \"1\"}\n{\"question\": \"p\", \"answer\": \"x #### 1\"}");
+    fails(&gsm8k, "line 2: `answer` has `####` in it, which that of the first row has not");
     let math = write(
         "b.jsonl",
         "{\"problem\": \"p\", \"solution\": \"\\\\boxed{1}\"}\n{\"problem\": \"p\", \"solution\": \"1\"}",

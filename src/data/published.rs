@@ -146,6 +146,9 @@ impl AnswerPlace {
                         values.iter().map(|value| label_of(key, Some(value))).collect::<Result<Vec<_>, _>>()?;
                     if answers.is_empty() { Err(format!("`{key}` is empty")) } else { Ok(answers.join(", ")) }
                 }
+                Some(Value::String(text)) if text.contains(HASHES) => {
+                    Err(format!("`{key}` has `{HASHES}` in it, which that of the first row has not"))
+                }
                 found => label_of(key, found),
             },
             AnswerPlace::Hashes(key) => {
