@@ -3,12 +3,11 @@
 import asyncio
 import json
 import os
-import tempfile
 import unittest
-from pathlib import Path
 from unittest import mock
 
 import front
+from folders_for_tests import Folders
 
 ADAPTER = "/v1/load_lora_adapter"
 
@@ -64,19 +63,12 @@ class Named(unittest.TestCase):
         self.assertEqual(messages, ["lifespan"])
 
 
-class Confined(unittest.TestCase):
+class Confined(Folders):
     """Paths of adapters."""
 
     def setUp(self):
-        scratch = tempfile.TemporaryDirectory()
-        self.addCleanup(scratch.cleanup)
-        self.base = Path(os.path.realpath(scratch.name))
-        self.root = self.base / "weights"
-        (self.root / "v1").mkdir(parents=True)
-        (self.base / "weights-of-others").mkdir()
-        patch = mock.patch.dict(os.environ, {front.WEIGHTS_ROOT: str(self.root)})
-        patch.start()
-        self.addCleanup(patch.stop)
+        super().setUp()
+        self.root_is(self.root)
 
     def test_adapters_of_the_folder_pass(self):
         asked = {"lora_name": "a", "lora_path": f"{self.root}/v1/../v1", "load_inplace": True}

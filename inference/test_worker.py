@@ -3,13 +3,12 @@
 import json
 import os
 import sys
-import tempfile
 import types
 import unittest
-from pathlib import Path
 from unittest import mock
 
 import front
+from folders_for_tests import Folders
 
 
 def imported():
@@ -32,24 +31,8 @@ def imported():
 worker = imported()
 
 
-class Confined(unittest.TestCase):
+class Confined(Folders):
     """Paths that arrive by the reload route."""
-
-    def setUp(self):
-        scratch = tempfile.TemporaryDirectory()
-        self.addCleanup(scratch.cleanup)
-        self.base = Path(os.path.realpath(scratch.name))
-        self.root = self.base / "weights"
-        (self.root / "v1").mkdir(parents=True)
-        (self.base / "weights-of-others").mkdir()
-        for path in ("weights/v1/model.safetensors", "weights-of-others/model.safetensors", "secret"):
-            (self.base / path).write_bytes(b"x")
-
-    def root_is(self, root):
-        """Until the end of the test the server was started with this folder."""
-        patch = mock.patch.dict(os.environ, {front.WEIGHTS_ROOT: str(root)})
-        patch.start()
-        self.addCleanup(patch.stop)
 
     def test_files_of_the_folder_pass(self):
         self.root_is(self.root)
