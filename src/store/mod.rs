@@ -67,7 +67,7 @@ pub use export_read::ProblemContent;
 pub use metric::{Metric, MetricRow};
 pub use open::ReadOptions;
 pub use problem::{NewProblem, ProblemRow};
-pub use problem_page::{ProblemEvaluation, ProblemFilter, ProblemItem, ProblemPage, ProblemRound};
+pub use problem_page::{ProblemEvaluation, ProblemFilter, ProblemItem, ProblemPage};
 pub use prune::{DropText, Prune, Pruned};
 pub use recorded::RecordedTree;
 pub use round::{FilteredProblem, NewRound, RoundProblemRow, RoundReason, RoundRow, RoundStatus};

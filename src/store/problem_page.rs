@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::codec::serialize_name_option;
-use super::{Reader, RoundReason, StoreError};
-use crate::types::{ProblemId, RoundId, RunId, StepId};
+use super::round::{RoundProblemRow, problem_row};
+use super::{Reader, StoreError};
+use crate::types::{ProblemId, RunId, StepId};
 
 /// Which problems a page lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,24 +64,6 @@ pub struct ProblemPage {
     pub total: u64,
     /// Those of this page.
     pub problems: Vec<ProblemItem>,
-}
-
-/// A problem in a round.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ProblemRound {
-    /// The round.
-    pub round_id: RoundId,
-    /// Direct rollouts; `None` until measured.
-    pub sample_count: Option<u32>,
-    /// Correct ones.
-    pub correct_count: Option<u32>,
-    /// Whether the round trains on it.
-    pub is_hard: Option<bool>,
-    /// Why.
-    #[serde(serialize_with = "serialize_name_option")]
-    pub reason: Option<RoundReason>,
-    /// Whether a solution was kept when the filter was over.
-    pub has_solution: Option<bool>,
 }
 
 /// A problem in a measurement.
@@ -184,7 +166,7 @@ pub(super) const PROBLEM_TOTAL: &str = seen_problems!(
 pub(super) const PROBLEMS_NAMED: &str = "select problem_id from problem where name = ? order by problem_id";
 
 pub(super) const PROBLEM_ROUNDS: &str = "
-    select p.round_id, p.sample_count, p.correct_count, p.is_hard, p.reason, p.has_solution
+    select p.round_id, p.problem_id, p.sample_count, p.correct_count, p.is_hard, p.reason, p.has_solution
     from round r
     join round_problem p on p.run_id = r.run_id and p.round_id = r.round_id and p.problem_id = ?2
     where r.run_id = ?1
@@ -237,18 +219,8 @@ impl Reader {
     ///
     /// # Errors
     /// The database cannot be read.
-    pub async fn problem_rounds(&self, run: RunId, problem: ProblemId) -> Result<Vec<ProblemRound>, StoreError> {
-        self.all(sqlx::query(PROBLEM_ROUNDS).bind(run.0).bind(problem.0), |row| {
-            Ok(ProblemRound {
-                round_id: RoundId(row.get("round_id")?),
-                sample_count: row.int_option("sample_count")?,
-                correct_count: row.int_option("correct_count")?,
-                is_hard: row.get("is_hard")?,
-                reason: row.name_option("reason")?,
-                has_solution: row.get("has_solution")?,
-            })
-        })
-        .await
+    pub async fn problem_rounds(&self, run: RunId, problem: ProblemId) -> Result<Vec<RoundProblemRow>, StoreError> {
+        self.all(sqlx::query(PROBLEM_ROUNDS).bind(run.0).bind(problem.0), problem_row).await
     }
 
     /// A problem in the measurements of a run, oldest first.

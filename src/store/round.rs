@@ -147,6 +147,8 @@ pub struct RoundRow {
 /// A candidate of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RoundProblemRow {
+    /// The round.
+    pub round_id: RoundId,
     /// The problem.
     pub problem_id: ProblemId,
     /// Rollouts; `None` until measured.
@@ -170,7 +172,7 @@ pub(super) const ROUNDS: &str = "
     order by round_id";
 
 pub(super) const ROUND_PROBLEMS: &str = "
-    select problem_id, sample_count, correct_count, is_hard, reason, has_solution
+    select round_id, problem_id, sample_count, correct_count, is_hard, reason, has_solution
     from round_problem
     where run_id = ? and round_id = ?
     order by ordinal";
@@ -269,8 +271,9 @@ fn round_row(row: &Cells<'_>) -> Result<RoundRow, StoreError> {
     })
 }
 
-fn problem_row(row: &Cells<'_>) -> Result<RoundProblemRow, StoreError> {
+pub(super) fn problem_row(row: &Cells<'_>) -> Result<RoundProblemRow, StoreError> {
     Ok(RoundProblemRow {
+        round_id: RoundId(row.get("round_id")?),
         problem_id: ProblemId(row.get("problem_id")?),
         sample_count: row.int_option("sample_count")?,
         correct_count: row.int_option("correct_count")?,
