@@ -91,6 +91,7 @@ pub struct Scripted {
     in_flight: Arc<AtomicUsize>,
     most_in_flight: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
+    hanging: Arc<AtomicUsize>,
     shared: Shared,
     task: JoinHandle<()>,
 }
@@ -106,16 +107,17 @@ impl Scripted {
         let url = format!("http://{}", listener.local_addr().expect("address"));
         let state = Arc::new(Mutex::new(State { model, process: url.clone(), ..State::default() }));
         let gate = Arc::new(Notify::new());
-        let (in_flight, most, dropped) = (Arc::default(), Arc::default(), Arc::default());
+        let (in_flight, most, dropped, hanging) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
         let shared = Shared {
             state: Arc::clone(&state),
             gate: Arc::clone(&gate),
             in_flight: Arc::clone(&in_flight),
             most_in_flight: Arc::clone(&most),
             dropped: Arc::clone(&dropped),
+            hanging: Arc::clone(&hanging),
         };
         let task = tokio::spawn(shared.clone().listen(listener));
-        Scripted { url, state, gate, in_flight, most_in_flight: most, dropped, shared, task }
+        Scripted { url, state, gate, in_flight, most_in_flight: most, dropped, hanging, shared, task }
     }
 
     /// The process is killed: its connections break and nobody listens any more.
@@ -123,6 +125,7 @@ impl Scripted {
         self.task.abort();
         let _ = (&mut self.task).await;
         self.in_flight.store(0, Ordering::SeqCst);
+        self.hanging.store(0, Ordering::SeqCst);
     }
 
     /// Starts it again on the same port, with the weights of its start.
@@ -220,6 +223,11 @@ impl Scripted {
         self.dropped.load(Ordering::SeqCst)
     }
 
+    /// Sequences that it took and leaves without an answer, until their connection is closed.
+    pub fn hanging(&self) -> usize {
+        self.hanging.load(Ordering::SeqCst)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("no test panicked in here")
     }
@@ -252,6 +260,7 @@ struct Shared {
     in_flight: Arc<AtomicUsize>,
     most_in_flight: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
+    hanging: Arc<AtomicUsize>,
 }
 
 impl Shared {
@@ -280,7 +289,10 @@ impl Shared {
             let sequences = if name == "/v1/completions" { body["n"].as_u64().unwrap_or(1) as usize } else { 0 };
             let now = self.in_flight.fetch_add(sequences, Ordering::SeqCst) + sequences;
             self.most_in_flight.fetch_max(now, Ordering::SeqCst);
+            let hanging = if matches!(reply, Some(Reply::Hang)) { sequences } else { 0 };
+            self.hanging.fetch_add(hanging, Ordering::SeqCst);
             let goes_on = self.answer(&mut stream, &name, &body, reply).await;
+            self.hanging.fetch_sub(hanging, Ordering::SeqCst);
             self.in_flight.fetch_sub(sequences, Ordering::SeqCst);
             if !goes_on {
                 return;
