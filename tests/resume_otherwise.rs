@@ -136,6 +136,56 @@ async fn a_run_does_fewer_steps_than_it_had_begun_and_more_again() {
     assert_sound(&folder, "with more steps again").await;
 }
 
+/// The tokens are spent with the first step, while trees of the next ones are under way. The run is over then, says what it
+/// would go on with, and goes on from those trees.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_tokens_are_spent_is_over_and_goes_on_with_more() {
+    let sets = [
+        "run.pipeline=overlap",
+        "run.max_staleness=2",
+        "run.problems_per_step=4",
+        "train.minibatch_problems=2",
+        "run.max_generated_tokens=1",
+    ];
+    let served = Served::new(5, &sets);
+    let folder = served.scene.path("run");
+    let said = |args: &[String]| {
+        let output = served.scene.output(args);
+        succeed(&output);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let first = said(&served.args("run", &[]));
+    assert!(first.contains("done: `run.max_generated_tokens` are spent: 1 steps"), "{first}");
+    let reader = served.reader("run").await;
+    assert_eq!(reader.run(RUN).await.unwrap().unwrap().status, RunStatus::Done);
+    assert_eq!(reader.done_steps(RUN).await.unwrap().len(), 1);
+    let begun = reader.unfinished_steps(RUN).await.unwrap();
+    assert!(!begun.is_empty(), "nothing was begun ahead");
+    assert_sound(&folder, "with its tokens spent").await;
+    let mut kept = Vec::new();
+    for step in &begun {
+        kept.extend(reader.recorded_trees(RUN, step.step_id).await.unwrap().into_iter().map(|tree| tree.tree_id));
+    }
+
+    for more in [&[][..], &["run.steps=9"], &["run.max_generated_tokens=2"]] {
+        let over = said(&served.resume_args("run", more));
+        assert!(over.contains("is done; it goes on with more: --set run.max_generated_tokens=N\n"), "{more:?}: {over}");
+    }
+    said(&served.resume_args("run", &["run.max_generated_tokens=0"]));
+    let steps = reader.done_steps(RUN).await.unwrap();
+    assert_eq!(steps.iter().map(|step| step.step_id.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!(steps[1].search_weight_version, begun[0].search_weight_version, "as it was begun");
+    assert_eq!(reader.unfinished_steps(RUN).await.unwrap(), []);
+    let mut trees = Vec::new();
+    for step in &steps {
+        trees.extend(reader.recorded_trees(RUN, step.step_id).await.unwrap().into_iter().map(|tree| tree.tree_id));
+    }
+    assert!(kept.iter().all(|tree| trees.contains(tree)), "{kept:?} of {trees:?}");
+    assert_sound(&folder, "with more tokens").await;
+    let over = said(&served.resume_args("run", &[]));
+    assert!(over.contains("is done; it goes on with more: --set run.steps=N\n"), "{over}");
+}
+
 /// What was not to be kept is gone, whatever is to be kept from now on.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_weights_are_kept_from_a_resume_on() {

@@ -6,7 +6,7 @@ use super::Printer;
 use super::session::{INTERRUPTED, carry_out, runtime};
 use crate::error::Failure;
 use crate::report::learning_table;
-use crate::run::{Ended, Goal, Job, Outcome, RunError, changed_keys, resumable};
+use crate::run::{Ended, Goal, Job, Outcome, RunError, changed_keys, has_more_tokens, resumable};
 use crate::store::RunStatus;
 use crate::types::RunId;
 
@@ -59,8 +59,10 @@ pub fn run(args: Args, printer: &Printer) -> Result<u8, Failure> {
                 }
                 (Err(Resume::Nothing(nothing)), _) => return Err(nothing.into()),
                 (Err(Resume::Failed(failure)), _) => return Err(failure),
-                (Err(Resume::Over { run, can_be_longer }), _) => {
-                    let more = if can_be_longer { "; more steps with --set run.steps=N" } else { "" };
+                (Err(Resume::Over { run, limits }), _) => {
+                    let sets: Vec<String> = limits.iter().map(|key| format!("--set {key}=N")).collect();
+                    let more =
+                        if sets.is_empty() { "".into() } else { format!("; it goes on with more: {}", sets.join(" ")) };
                     printer.note(&format!("run {run} in {} is done{more}", dir.display()));
                     return Ok(0);
                 }
@@ -103,8 +105,8 @@ enum Resume {
     /// It has done all its steps.
     Over {
         run: RunId,
-        /// Steps can be added where they are not divided among rounds.
-        can_be_longer: bool,
+        /// The keys that it would go on with more of.
+        limits: Vec<&'static str>,
     },
     /// It cannot go on like this.
     Failed(Failure),
@@ -132,8 +134,10 @@ fn resumed(dir: &Path, run: Option<RunId>, sets: &[String]) -> Result<Job, Resum
     if !keys.is_empty() {
         return Err(RunError::CannotChange { keys }.into());
     }
-    if row.status == RunStatus::Done && config.run.steps <= begun.run.steps {
-        return Err(Resume::Over { run: row.run_id, can_be_longer: begun.curriculum.rounds == 1 });
+    let has_more = config.run.steps > begun.run.steps || has_more_tokens(&begun, &config);
+    let limits = found.spent.limits(&config);
+    if row.status == RunStatus::Done && (!has_more || !limits.is_empty()) {
+        return Err(Resume::Over { run: row.run_id, limits });
     }
     Ok(Job { config, resume: Some(row.run_id), goal: Goal::AllSteps })
 }

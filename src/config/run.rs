@@ -70,7 +70,7 @@ pub struct RunConfig {
     /// Training steps, over all rounds.
     pub steps: u32,
     /// Sampled tokens, those of filters included, after which no further step is begun; 0 is no limit. What is measured on
-    /// held-out problems does not count. Changes results.
+    /// held-out problems does not count. Changes results; a resume may be given more.
     pub max_generated_tokens: u64,
     /// Problems searched per step (the paper: 256).
     pub problems_per_step: u32,

@@ -53,7 +53,7 @@ use crate::types::{ProblemId, RunId};
 pub use error::RunError;
 pub use event::{Evaluation, Event, Observer, StepSummary};
 pub use lock::FolderLock;
-pub use resume::{Resumable, changed_keys, resumable};
+pub use resume::{Resumable, Spent, changed_keys, has_more_tokens, resumable};
 pub use retention::{Retention, oldest_checkpoint};
 
 use engine::Parts;

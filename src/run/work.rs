@@ -28,6 +28,7 @@ use super::problems::{Language, Problems};
 use super::publish::{PublishSettings, Publisher};
 use super::record;
 use super::restore::{Restorer, produced};
+use super::resume::Spent;
 use super::retention::Retention;
 use super::step::{Found, Plan, Searcher, Selection, Updater, slot};
 use super::{Ended, Event, Goal, Observer, Reached, RunError};
@@ -269,6 +270,10 @@ impl Rounds<'_> {
             }
             self.updater.begin();
             let is_spent = self.steps(&hard, done.len(), reached).await?;
+            if is_spent {
+                // The round is over with what is done. Steps that were begun ahead stay for a resume with more tokens.
+                store.reopen_round(run, hard.round, StepId(i64::from(reached.steps_done))).await?;
+            }
             store.finish_round(run, hard.round).await?;
             if is_spent {
                 return self.end_early(reached).await;
@@ -289,11 +294,7 @@ impl Rounds<'_> {
         if most == 0 {
             return Ok(false);
         }
-        let reader = self.work.store.reader();
-        let steps = reader.done_steps(self.work.run).await?;
-        let in_steps: u64 = steps.iter().filter_map(|step| Some(step.end.as_ref()?.generated_tokens)).sum();
-        let rounds = reader.round_summary(self.work.run).await?;
-        Ok(in_steps + rounds.iter().map(|round| round.generated_tokens).sum::<u64>() >= most)
+        Ok(Spent::read(self.work.store.reader(), self.work.run).await?.generated_tokens >= most)
     }
 
     /// The steps of a round that are not done yet; true where the tokens of the run are spent before the last one.
