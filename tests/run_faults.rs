@@ -176,7 +176,8 @@ async fn a_signal_at_a_server_leaves_no_server_paused_and_nothing_in_flight() {
     until("a rollout", &mut child, || server.hanging() > 0).await;
     signal(&child, Signal::SIGTERM);
     assert_eq!(ended(&mut child, "rollout").await, Some(130));
-    support::scripted::until("its requests to be called off", || server.hanging() == 0 && server.in_flight() == 0).await;
+    support::scripted::until("its requests to be called off", || server.hanging() == 0 && server.in_flight() == 0)
+        .await;
     server.hang(false);
 
     // In a load: it ends first.
